@@ -1,0 +1,446 @@
+//! What is remembered: answers under a hash of the token, in two pools that do not push each other out.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use lru::LruCache;
+use sha2::{Digest, Sha256};
+
+use crate::claims::Claims;
+use crate::clock::Now;
+use crate::config::{Settings, Sizes};
+use crate::decision::Grant;
+use crate::reply::Introspection;
+use crate::request::{Request, Target};
+use crate::store::Lookup;
+
+/// SHA-256 over a random prefix and the token. The raw token is not kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key([u8; 32]);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+impl Key {
+    /// The shard of this key; other bits than those of the tables within.
+    pub(crate) fn shard(&self) -> usize {
+        let [.., high, low] = self.0;
+        usize::from(u16::from_be_bytes([high, low]))
+    }
+}
+
+/// The key's own bytes are as good a hash as there is.
+impl std::hash::Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+pub(crate) type KeyHasher = BuildHasherDefault<FirstBytes>;
+
+/// Makes keys. The prefix is one whole block of the hash, absorbed once.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    prefixed: Sha256,
+    /// Method and path are part of the key.
+    by_request: bool,
+}
+
+impl Keys {
+    pub(crate) fn new(prefix: &[u8; 64], by_request: bool) -> Self {
+        Self { prefixed: Sha256::new_with_prefix(prefix), by_request }
+    }
+
+    /// The key of a token, and of the request where its method and path are part of the question.
+    pub(crate) fn key(&self, token: &[u8], request: &Request<'_>) -> Key {
+        let mut hash = self.prefixed.clone();
+        if self.by_request {
+            let path = Target::parse(request.method, request.target).path;
+            for part in [token, request.method, path.unwrap_or_default()] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
+            hash.update([u8::from(path.is_some())]);
+        } else {
+            hash.update(token);
+        }
+        Key(hash.finalize().into())
+    }
+
+    /// The same for every request with this token: what `forget` looks for.
+    pub(crate) fn family(&self, token: &[u8]) -> Key {
+        let mut hash = self.prefixed.clone();
+        hash.update(token);
+        Key(hash.finalize().into())
+    }
+
+    pub(crate) fn by_request(&self) -> bool {
+        self.by_request
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}
+
+/// What was computed for an answer: by policy and directory of consumers.
+#[derive(Debug)]
+pub(crate) struct Computed {
+    pub(crate) policy: u64,
+    pub(crate) generation: u64,
+    pub(crate) grant: Arc<Grant>,
+}
+
+#[derive(Debug)]
+struct Positive {
+    claims: Arc<Claims>,
+    asked: Now,
+    computed: Vec<Computed>,
+    bytes: usize,
+    /// Where keys differ by request.
+    family: Option<Box<Key>>,
+}
+
+#[derive(Debug)]
+struct Negative {
+    asked: Now,
+    family: Option<Box<Key>>,
+}
+
+/// An answer found.
+#[derive(Debug)]
+pub(crate) enum Hit {
+    /// With what was computed for this policy and directory, if it was.
+    Active(Arc<Claims>, Option<Arc<Grant>>),
+    Inactive,
+}
+
+/// How many policies' edits are kept for one answer.
+const COMPUTED: usize = 4;
+/// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator.
+const POSITIVE_BYTES: usize = 416;
+/// What one set of computed edits takes beside its lines.
+const COMPUTED_BYTES: usize = 144;
+/// What a negative entry takes in all.
+pub(crate) const NEGATIVE_BYTES: usize = 160;
+
+/// Both pools of one shard.
+pub(crate) struct Pools {
+    positive: LruCache<Key, Positive, KeyHasher>,
+    negative: LruCache<Key, Negative, KeyHasher>,
+    sizes: Sizes,
+    bytes: usize,
+    pub(crate) evictions: u64,
+}
+
+impl fmt::Debug for Pools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pools").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Pools {
+    pub(crate) fn new(sizes: Sizes) -> Self {
+        Self {
+            positive: LruCache::unbounded_with_hasher(KeyHasher::default()),
+            negative: LruCache::unbounded_with_hasher(KeyHasher::default()),
+            sizes,
+            bytes: 0,
+            evictions: 0,
+        }
+    }
+
+    pub(crate) fn find(&mut self, key: &Key, lookup: &Lookup<'_>) -> Option<Hit> {
+        let Lookup { now, settings, policy, generation } = *lookup;
+        if let Some(entry) = self.positive.get(key) {
+            let ttl = settings.ttl.of(entry.claims.exp.is_some());
+            if is_alive(entry.asked, ttl, now) && now.wall < entry.claims.end(settings.leeway) && lasts(entry, now, settings)
+            {
+                let computed = entry.computed.iter().find(|c| c.policy == policy && c.generation == generation);
+                return Some(match computed {
+                    // The grant holds the claims.
+                    Some(computed) => Hit::Active(Arc::clone(&entry.claims), Some(Arc::clone(&computed.grant))),
+                    None => Hit::Active(Arc::clone(&entry.claims), None),
+                });
+            }
+            self.remove_positive(key);
+        } else if let Some(entry) = self.negative.get(key) {
+            if is_alive(entry.asked, settings.negative_ttl, now) {
+                return Some(Hit::Inactive);
+            }
+            self.remove_negative(key);
+        }
+        None
+    }
+
+    /// Remembers an answer, in place of whatever was remembered for the key.
+    pub(crate) fn insert(&mut self, key: Key, family: Option<Key>, answer: &Introspection, asked: Now, settings: &Settings) {
+        self.remove(&key);
+        let family = family.map(Box::new);
+        match answer {
+            Introspection::Active(claims) => {
+                let bytes = POSITIVE_BYTES + claims.heap();
+                if self.make_room(bytes) {
+                    let entry = Positive { claims: Arc::clone(claims), asked, computed: Vec::new(), bytes, family };
+                    self.positive.put(key, entry);
+                    self.bytes += bytes;
+                }
+            }
+            Introspection::Inactive => {
+                if settings.negative_ttl > 0 {
+                    self.insert_negative(key, Negative { asked, family });
+                }
+            }
+        }
+    }
+
+    /// Remembers what was computed for an answer, if that answer is still there.
+    pub(crate) fn keep(&mut self, key: &Key, claims: &Arc<Claims>, computed: Computed) {
+        let Some(entry) = self.positive.peek_mut(key).filter(|entry| Arc::ptr_eq(&entry.claims, claims)) else { return };
+        entry.computed.retain(|one| one.policy != computed.policy && one.generation == computed.generation);
+        if entry.computed.len() >= COMPUTED {
+            entry.computed.remove(0);
+        }
+        entry.computed.push(computed);
+        let edits = entry.computed.iter().map(|computed| COMPUTED_BYTES + computed.grant.set.heap());
+        let after = POSITIVE_BYTES + entry.claims.heap() + edits.sum::<usize>();
+        self.bytes = self.bytes - entry.bytes + after;
+        entry.bytes = after;
+        self.shrink(key);
+    }
+
+    /// Drops what is remembered for a key; tells whether there was something.
+    pub(crate) fn remove(&mut self, key: &Key) -> bool {
+        let positive = self.remove_positive(key);
+        self.remove_negative(key) || positive
+    }
+
+    /// Drops every entry of a family.
+    pub(crate) fn remove_family(&mut self, family: &Key) -> bool {
+        let is = |one: &Option<Box<Key>>| one.as_deref() == Some(family);
+        let positive = self.positive.iter().filter(|(_, entry)| is(&entry.family)).map(|(key, _)| *key);
+        let negative = self.negative.iter().filter(|(_, entry)| is(&entry.family)).map(|(key, _)| *key);
+        let keys: Vec<Key> = positive.chain(negative).collect();
+        for key in &keys {
+            self.remove(key);
+        }
+        !keys.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.positive.clear();
+        self.negative.clear();
+        self.bytes = 0;
+    }
+
+    /// Positive entries, negative entries, bytes.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        (self.positive.len(), self.negative.len(), self.bytes)
+    }
+
+    /// Moves everything, least recently used first, to where `place` says.
+    pub(crate) fn move_to(&mut self, mut place: impl FnMut(&Key, &mut dyn FnMut(&mut Self))) {
+        while let Some((key, entry)) = self.negative.pop_lru() {
+            let mut entry = Some(entry);
+            place(&key, &mut |pools| {
+                if let Some(entry) = entry.take() {
+                    pools.insert_negative(key, entry);
+                }
+            });
+        }
+        while let Some((key, entry)) = self.positive.pop_lru() {
+            let mut entry = Some(entry);
+            place(&key, &mut |pools| {
+                if let Some(entry) = entry.take()
+                    && pools.make_room(entry.bytes)
+                {
+                    pools.bytes += entry.bytes;
+                    pools.positive.put(key, entry);
+                }
+            });
+        }
+        self.bytes = 0;
+    }
+
+    fn insert_negative(&mut self, key: Key, entry: Negative) {
+        if self.sizes.negative_capacity == 0 {
+            return;
+        }
+        // A rejected token makes room among the rejected ones, or is not remembered.
+        while self.negative.len() >= self.sizes.negative_capacity || self.bytes + NEGATIVE_BYTES > self.sizes.max_bytes {
+            if !self.evict_negative() {
+                return;
+            }
+        }
+        self.negative.put(key, entry);
+        self.bytes += NEGATIVE_BYTES;
+    }
+
+    /// Makes room for one more positive entry; false if it can never fit.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        if bytes > self.sizes.max_bytes {
+            return false;
+        }
+        while self.positive.len() >= self.sizes.capacity {
+            if !self.evict_positive() {
+                return false;
+            }
+        }
+        while self.bytes + bytes > self.sizes.max_bytes {
+            if !self.evict_negative() && !self.evict_positive() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Brings the pools below their limit again after the entry of `key` grew.
+    fn shrink(&mut self, key: &Key) {
+        self.positive.promote(key);
+        while self.bytes > self.sizes.max_bytes {
+            if !self.evict_negative() && !self.evict_positive() {
+                break;
+            }
+        }
+    }
+
+    fn evict_negative(&mut self) -> bool {
+        let evicted = self.negative.pop_lru().is_some();
+        if evicted {
+            self.bytes -= NEGATIVE_BYTES;
+            self.evictions += 1;
+        }
+        evicted
+    }
+
+    fn evict_positive(&mut self) -> bool {
+        let Some((_, entry)) = self.positive.pop_lru() else { return false };
+        self.bytes -= entry.bytes;
+        self.evictions += 1;
+        true
+    }
+
+    fn remove_positive(&mut self, key: &Key) -> bool {
+        let removed = self.positive.pop(key);
+        if let Some(entry) = &removed {
+            self.bytes -= entry.bytes;
+        }
+        removed.is_some()
+    }
+
+    fn remove_negative(&mut self, key: &Key) -> bool {
+        let removed = self.negative.pop(key).is_some();
+        if removed {
+            self.bytes -= NEGATIVE_BYTES;
+        }
+        removed
+    }
+}
+
+/// Whether `lifetime` since `asked` is not over, on either clock.
+fn is_alive(asked: Now, lifetime: i64, now: Now) -> bool {
+    now.mono < asked.mono.saturating_add(lifetime) && now.wall < asked.wall.saturating_add(lifetime)
+}
+
+/// Whether what was left until `exp` when the question was asked is not over on the monotonic clock: a wall clock that is
+/// set back does not lengthen a token's life.
+fn lasts(entry: &Positive, now: Now, settings: &Settings) -> bool {
+    let left = entry.claims.end(settings.leeway).saturating_sub(entry.asked.wall);
+    now.mono < entry.asked.mono.saturating_add(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(capacity: usize, negative_capacity: usize, max_bytes: usize) -> Sizes {
+        Sizes { capacity, negative_capacity, max_bytes }
+    }
+
+    fn key(n: u8) -> Key {
+        Key([n; 32])
+    }
+
+    fn now() -> Now {
+        Now { wall: 0, mono: 0 }
+    }
+
+    #[test]
+    fn rejected_tokens_never_push_an_accepted_one_out() {
+        let settings = Settings::default();
+        let claims = crate::reply::read(
+            &crate::reply::Reply::Response {
+                status: 200,
+                headers: &[crate::request::Header::new("content-type", "application/json")],
+                body: b"{\"active\":true}",
+            },
+            &crate::reply::Rules { reply_bytes: 100, digits: false },
+        )
+        .unwrap();
+        let mut pools = Pools::new(sizes(10, 10, POSITIVE_BYTES + 20 + NEGATIVE_BYTES));
+        pools.insert(key(0), None, &claims, now(), &settings);
+        for n in 1..100 {
+            pools.insert(key(n), None, &Introspection::Inactive, now(), &settings);
+        }
+        assert_eq!(pools.counts().0, 1);
+        assert_eq!(pools.counts().1, 1);
+        assert!(pools.counts().2 <= POSITIVE_BYTES + 20 + NEGATIVE_BYTES);
+        pools.insert(key(100), None, &claims, now(), &settings);
+        assert!(pools.find(&key(100), &Lookup { now: now(), settings: &settings, policy: 0, generation: 0 }).is_some());
+        pools.clear();
+        assert_eq!(pools.counts(), (0, 0, 0));
+    }
+
+    #[test]
+    fn bytes_are_counted_back_to_nothing() {
+        let settings = Settings::default();
+        let mut pools = Pools::new(sizes(10, 3, 1 << 20));
+        for n in 0..50 {
+            pools.insert(key(n), None, &Introspection::Inactive, now(), &settings);
+        }
+        assert_eq!(pools.counts(), (0, 3, 3 * NEGATIVE_BYTES));
+        assert_eq!(pools.evictions, 47);
+        for n in 0..50 {
+            pools.remove(&key(n));
+        }
+        assert_eq!(pools.counts(), (0, 0, 0));
+    }
+
+    #[test]
+    fn keys_are_framed() {
+        let keys = Keys::new(&[7; 64], true);
+        let (a, b) = (Request::new("GET", "/xa"), Request::new("GET", "/x"));
+        assert_ne!(keys.key(b"t", &a), keys.key(b"t", &b));
+        assert_ne!(keys.key(b"ab", &Request::new("c", "/")), keys.key(b"a", &Request::new("bc", "/")));
+        assert_eq!(keys.key(b"t", &Request::new("GET", "/x?1")), keys.key(b"t", &b));
+        assert_eq!(keys.family(b"t"), keys.family(b"t"));
+        assert_ne!(Keys::new(&[8; 64], false).family(b"t"), keys.family(b"t"));
+        assert_ne!(keys.key(b"t", &Request::new("CONNECT", "h:1")), keys.key(b"t", &Request::new("CONNECT", "*")));
+    }
+}

@@ -1,0 +1,106 @@
+//! Whether an active token is good for this request: one check a function, all of them on every decision.
+
+use crate::claims::{Claims, Strings, for_each_string, string};
+use crate::decision::Reason;
+
+/// Requirements of a policy on the token itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Requirements {
+    /// Alternatives; all words of one are needed. Empty: no scope is needed.
+    pub(crate) scopes: Vec<Vec<Box<str>>>,
+    pub(crate) audience: Option<Vec<Box<str>>>,
+    pub(crate) issuer: Option<Vec<Box<str>>>,
+    /// Tokens bound to a key, and refresh and ID tokens, are refused. Off in profile `kong`.
+    pub(crate) bearer_only: bool,
+}
+
+/// Claims that passed every check at a moment. There is no other way to make one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verified<'a>(&'a Claims);
+
+impl<'a> Verified<'a> {
+    pub(crate) fn claims(self) -> &'a Claims {
+        self.0
+    }
+}
+
+impl Claims {
+    /// Checks the claims at `wall` (microseconds since 1970), `leeway` microseconds tolerated.
+    pub(crate) fn verify(&self, needed: &Requirements, wall: i64, leeway: i64) -> Result<Verified<'_>, Reason> {
+        not_expired(self, wall, leeway)?;
+        valid_already(self, wall, leeway)?;
+        usable_as_bearer(self, needed)?;
+        issuer(self, needed)?;
+        audience(self, needed)?;
+        scopes(self, needed)?;
+        Ok(Verified(self))
+    }
+
+    /// When `exp` plus `leeway` is reached; never if the answer has no `exp`.
+    pub(crate) fn end(&self, leeway: i64) -> i64 {
+        self.exp.map_or(i64::MAX, |exp| exp.0.saturating_add(leeway))
+    }
+}
+
+/// RFC 7519 §4.1.4: the current time must be before `exp`.
+fn not_expired(claims: &Claims, wall: i64, leeway: i64) -> Result<(), Reason> {
+    match claims.exp {
+        Some(exp) if exp.0.saturating_add(leeway) <= wall => Err(Reason::TokenExpired),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 7519 §4.1.5: the current time must be after or equal to `nbf`.
+fn valid_already(claims: &Claims, wall: i64, leeway: i64) -> Result<(), Reason> {
+    match claims.nbf {
+        Some(nbf) if nbf.0.saturating_sub(leeway) > wall => Err(Reason::TokenNotYetValid),
+        _ => Ok(()),
+    }
+}
+
+/// A token that is bound to a key (RFC 8705, RFC 9449) cannot be honoured without its proof, and a refresh or ID token is
+/// no access token at all.
+fn usable_as_bearer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
+    if needed.bearer_only && claims.not_bearer { Err(Reason::TokenNotUsable) } else { Ok(()) }
+}
+
+fn issuer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
+    let Some(allowed) = &needed.issuer else { return Ok(()) };
+    let issuer = claims.iss.and_then(|span| string(span.text(&claims.json)));
+    match issuer {
+        Some(issuer) if contains(allowed, &issuer) => Ok(()),
+        _ => Err(Reason::TokenNotUsable),
+    }
+}
+
+fn audience(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
+    let Some(allowed) = &needed.audience else { return Ok(()) };
+    let mut shared = false;
+    let kind = claims.aud.map_or(Strings::Neither, |span| {
+        for_each_string(span.text(&claims.json), |audience| shared |= contains(allowed, audience))
+    });
+    if shared && kind != Strings::Neither { Ok(()) } else { Err(Reason::TokenNotUsable) }
+}
+
+fn scopes(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
+    if needed.scopes.is_empty() || needed.scopes.iter().any(|words| words.iter().all(|word| grants(claims, word))) {
+        Ok(())
+    } else {
+        Err(Reason::InsufficientScope)
+    }
+}
+
+/// RFC 7662 §2.2: `scope` is a string of words; some servers send an array, whose elements are scopes as they are.
+fn grants(claims: &Claims, word: &str) -> bool {
+    let Some(span) = claims.scope else { return false };
+    let json = span.text(&claims.json);
+    if let Some(words) = string(json) {
+        return words.split(' ').any(|granted| granted == word);
+    }
+    let mut granted = false;
+    for_each_string(json, |scope| granted |= scope == word) == Strings::Many && granted
+}
+
+fn contains(allowed: &[Box<str>], value: &str) -> bool {
+    allowed.iter().any(|one| **one == *value)
+}

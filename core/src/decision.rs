@@ -1,0 +1,442 @@
+//! What becomes of a request: allowed with exact edits, or denied with an exact answer. There is no third outcome.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::claims::{Claims, NumericDate};
+use crate::config::Policy;
+use crate::consumer::Identity;
+use crate::headers::{HeaderEdits, Set};
+use crate::hide::Hidden;
+use crate::token::Malformed;
+
+/// Why a request was denied. The numbers are part of the ABI, never reused, and none can be taken for an HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+#[non_exhaustive]
+pub enum Reason {
+    /// No access token was presented.
+    TokenMissing = 1100,
+    /// The token is not where or what RFC 6750 says, or was given more than once.
+    RequestMalformed = 1101,
+    /// The authorization server says that the token is not active.
+    TokenInactive = 1200,
+    /// The answer's `exp` is over.
+    TokenExpired = 1201,
+    /// The answer's `nbf` is still to come.
+    TokenNotYetValid = 1202,
+    /// The token is for another audience, of another issuer, bound to a key, or no access token.
+    TokenNotUsable = 1203,
+    /// None of the alternatives of `require.scopes` is granted.
+    InsufficientScope = 1300,
+    /// `require.consumer` is set and no consumer matches.
+    ConsumerUnknown = 1301,
+    /// The endpoint could not be connected to.
+    EndpointUnreachable = 1400,
+    /// The endpoint did not answer within `timeout`.
+    EndpointTimedOut = 1401,
+    /// The endpoint answered 429, 500, 502, 503 or 504.
+    EndpointUnavailable = 1402,
+    /// `limits.concurrent_introspections` are under way.
+    Overloaded = 1403,
+    /// The endpoint answered with another status than 200: its credentials or its URL are probably wrong.
+    EndpointRefused = 1410,
+    /// The endpoint's answer is no introspection response.
+    ReplyMalformed = 1411,
+    /// `anonymous` names no consumer.
+    AnonymousConsumerMissing = 1500,
+    /// A defect of Tokenward or its host.
+    Internal = 1599,
+}
+
+/// Failures that can fall back to the anonymous consumer together (`anonymous_on`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureClass {
+    Missing,
+    Invalid,
+    Forbidden,
+    Unavailable,
+}
+
+impl FailureClass {
+    pub(crate) const WORDS: &[(&str, Self)] = &[
+        ("missing", Self::Missing),
+        ("invalid", Self::Invalid),
+        ("forbidden", Self::Forbidden),
+        ("unavailable", Self::Unavailable),
+    ];
+}
+
+impl Reason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 16] = [
+        Self::TokenMissing,
+        Self::RequestMalformed,
+        Self::TokenInactive,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenNotUsable,
+        Self::InsufficientScope,
+        Self::ConsumerUnknown,
+        Self::EndpointUnreachable,
+        Self::EndpointTimedOut,
+        Self::EndpointUnavailable,
+        Self::Overloaded,
+        Self::EndpointRefused,
+        Self::ReplyMalformed,
+        Self::AnonymousConsumerMissing,
+        Self::Internal,
+    ];
+
+    /// Its number, 1100 to 1599.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// Its name in logs, metrics and vectors: `token_missing`, ...
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token_missing",
+            Self::RequestMalformed => "request_malformed",
+            Self::TokenInactive => "token_inactive",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenNotUsable => "token_not_usable",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::ConsumerUnknown => "consumer_unknown",
+            Self::EndpointUnreachable => "endpoint_unreachable",
+            Self::EndpointTimedOut => "endpoint_timed_out",
+            Self::EndpointUnavailable => "endpoint_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::EndpointRefused => "endpoint_refused",
+            Self::ReplyMalformed => "reply_malformed",
+            Self::AnonymousConsumerMissing => "anonymous_consumer_missing",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The status of the answer to the client.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::RequestMalformed => 400,
+            Self::TokenMissing
+            | Self::TokenInactive
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenNotUsable => 401,
+            Self::InsufficientScope | Self::ConsumerUnknown => 403,
+            Self::EndpointUnreachable | Self::EndpointTimedOut | Self::EndpointUnavailable | Self::Overloaded => 503,
+            Self::EndpointRefused | Self::ReplyMalformed => 502,
+            Self::AnonymousConsumerMissing | Self::Internal => 500,
+        }
+    }
+
+    /// The `error` of the answer's body.
+    #[must_use]
+    pub const fn error(self) -> &'static str {
+        match self {
+            Self::TokenMissing | Self::RequestMalformed => "invalid_request",
+            Self::TokenInactive | Self::TokenExpired | Self::TokenNotYetValid | Self::TokenNotUsable => "invalid_token",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::ConsumerUnknown => "access_denied",
+            Self::EndpointUnreachable | Self::EndpointTimedOut | Self::EndpointUnavailable | Self::Overloaded => {
+                "temporarily_unavailable"
+            }
+            _ => "server_error",
+        }
+    }
+
+    /// The `error_description` of the answer's body. For `request_malformed` the answer says more precisely what was
+    /// malformed.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "The access token is missing",
+            Self::RequestMalformed => "The request is malformed",
+            Self::TokenInactive | Self::TokenExpired | Self::TokenNotYetValid | Self::TokenNotUsable => {
+                "The access token is invalid or has expired"
+            }
+            Self::InsufficientScope => "The access token does not grant the required scope",
+            Self::ConsumerUnknown => "The consumer is not known",
+            Self::EndpointUnreachable | Self::EndpointTimedOut | Self::EndpointUnavailable | Self::Overloaded => {
+                "The authorization server is unavailable"
+            }
+            Self::EndpointRefused | Self::ReplyMalformed => "The authorization server gave no usable answer",
+            Self::AnonymousConsumerMissing => "The anonymous consumer is not configured",
+            Self::Internal => "An unexpected error occurred",
+        }
+    }
+
+    pub(crate) const fn class(self) -> Option<FailureClass> {
+        match self.number() {
+            1100 => Some(FailureClass::Missing),
+            1101..=1299 => Some(FailureClass::Invalid),
+            1300..=1399 => Some(FailureClass::Forbidden),
+            1400..=1499 => Some(FailureClass::Unavailable),
+            _ => None,
+        }
+    }
+
+    /// Its place among [`ALL`](Self::ALL).
+    pub(crate) fn index(self) -> usize {
+        Self::ALL.iter().position(|reason| *reason == self).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where the answer behind a decision came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// This request asked the endpoint.
+    Endpoint,
+    /// The answer was remembered.
+    Cache,
+    /// Another request asked, and this one waited.
+    Waiting,
+    /// Nobody was asked.
+    None,
+}
+
+impl Source {
+    /// `endpoint`, `cache`, `waiting` or `none`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Cache => "cache",
+            Self::Waiting => "waiting",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Decision {
+    /// The request goes on to the upstream, edited.
+    Allow(Allow),
+    /// The client gets this answer, and the upstream nothing.
+    Deny(Deny),
+}
+
+impl Decision {
+    /// Whether the request goes on.
+    #[must_use]
+    pub const fn is_allow(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+}
+
+/// Leave to go on, and what the upstream may be told.
+#[derive(Clone)]
+pub struct Allow {
+    pub(crate) grant: Option<Arc<Grant>>,
+    pub(crate) hidden: Hidden,
+    pub(crate) source: Source,
+}
+
+/// What an allow shares with others of the same answer and policy.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) claims: Option<Arc<Claims>>,
+    pub(crate) identity: Identity,
+    pub(crate) set: Set,
+}
+
+impl Allow {
+    /// Who is behind the request.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        self.grant.as_ref().map_or(&Identity::None, |grant| &grant.identity)
+    }
+
+    /// What the authorization server said about the token; none for the anonymous consumer and preflights.
+    #[must_use]
+    pub fn claims(&self) -> Option<&Claims> {
+        self.grant.as_ref()?.claims.as_deref()
+    }
+
+    /// The header edits of the upstream request.
+    #[must_use]
+    pub fn edits(&self) -> HeaderEdits<'_> {
+        HeaderEdits { hidden: &self.hidden, set: self.grant.as_ref().map(|grant| &grant.set), claims: self.claims() }
+    }
+
+    /// The request target for the upstream, where the credential was taken out of the query.
+    #[must_use]
+    pub fn target(&self) -> Option<&[u8]> {
+        self.hidden.target.as_deref()
+    }
+
+    /// The body for the upstream, where the credential was taken out of it; its length is the new `Content-Length`.
+    #[must_use]
+    pub fn body(&self) -> Option<&[u8]> {
+        self.hidden.body.as_deref()
+    }
+
+    /// Headers that every 2xx answer to the client gets: `Cache-Control: private` if the token came from the query (RFC 6750
+    /// §2.3).
+    pub fn response_headers(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        self.hidden.private.then_some(("Cache-Control", "private")).into_iter()
+    }
+
+    /// When the token expires, if the authorization server says so.
+    #[must_use]
+    pub fn expires(&self) -> Option<NumericDate> {
+        self.claims()?.exp()
+    }
+
+    /// Where the answer came from.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        self.source
+    }
+}
+
+/// Shows no claim and no header value.
+impl fmt::Debug for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allow")
+            .field("identity", self.identity())
+            .field("edits", &self.edits())
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to a client whose request does not go on.
+#[derive(Clone)]
+pub struct Deny {
+    pub(crate) reason: Reason,
+    pub(crate) malformed: Option<Malformed>,
+    /// Whose challenge it is; none for a defect of ours.
+    pub(crate) policy: Option<Policy>,
+    /// Seconds.
+    pub(crate) retry_after: Seconds,
+    /// The request was HEAD: the answer has no body.
+    pub(crate) head: bool,
+}
+
+impl Deny {
+    /// For what must not happen.
+    pub(crate) fn internal() -> Self {
+        Self { reason: Reason::Internal, malformed: None, policy: None, retry_after: Seconds::new(1), head: false }
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The status code.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.reason.status()
+    }
+
+    /// The header fields, in order: `Content-Type`, `Cache-Control`, then `WWW-Authenticate` (RFC 6750 §3) or `Retry-After`
+    /// where there is one.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let challenge = self.policy.as_ref().and_then(|policy| {
+            let challenges = &policy.0.challenges;
+            match self.reason {
+                Reason::TokenMissing => Some(&challenges.plain),
+                Reason::RequestMalformed => Some(&challenges.malformed),
+                Reason::InsufficientScope => Some(&challenges.scope),
+                _ if self.status() == 401 => Some(&challenges.invalid),
+                _ => None,
+            }
+        });
+        let retry_after = (self.status() == 503).then(|| self.retry_after.text());
+        [("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store")]
+            .into_iter()
+            .chain(challenge.map(|challenge| ("WWW-Authenticate", &**challenge)))
+            .chain(retry_after.map(|seconds| ("Retry-After", seconds)))
+    }
+
+    /// The body: `{"error":"...","error_description":"..."}`; none for HEAD.
+    #[must_use]
+    pub fn body(&self) -> Option<String> {
+        if self.head {
+            return None;
+        }
+        let description = self.malformed.map_or(self.reason.description(), Malformed::words);
+        // Fixed words of ours, none of which needs an escape.
+        Some(format!(r#"{{"error":"{}","error_description":"{description}"}}"#, self.reason.error()))
+    }
+}
+
+impl fmt::Debug for Deny {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deny").field("reason", &self.reason).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// Up to 9999 seconds, in digits, without the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seconds {
+    digits: [u8; 4],
+    length: u8,
+}
+
+impl Seconds {
+    pub(crate) fn new(seconds: u16) -> Self {
+        let mut left = seconds.min(9999);
+        let mut digits = [0; 4];
+        let mut length = 0;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(left % 10).unwrap_or(0);
+            left /= 10;
+            length += 1;
+            if left == 0 {
+                break;
+            }
+        }
+        Self { digits, length }
+    }
+
+    fn text(&self) -> &str {
+        let digits = self.digits.get(4 - usize::from(self.length)..).unwrap_or_default();
+        std::str::from_utf8(digits).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_in_order_and_no_status() {
+        assert!(Reason::ALL.is_sorted());
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert!((1100..1600).contains(&reason.number()));
+            assert_eq!(reason.index(), index);
+        }
+    }
+
+    #[test]
+    fn words_of_an_answer_need_no_escape() {
+        let malformed = [Malformed::Header, Malformed::Parameter, Malformed::Repeated, Malformed::TooLong];
+        let words = Reason::ALL.into_iter().flat_map(|reason| [reason.error(), reason.description()]);
+        for word in words.chain(malformed.into_iter().map(Malformed::words)) {
+            assert!(word.bytes().all(|byte| (0x20..=0x7e).contains(&byte) && byte != b'"' && byte != b'\\'), "{word}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_written_in_digits() {
+        for (seconds, text) in [(0, "0"), (1, "1"), (10, "10"), (3600, "3600"), (65535, "9999")] {
+            assert_eq!(Seconds::new(seconds).text(), text);
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! What the upstream is told: which headers are set and removed, and how a claim becomes a header value.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::checks::Verified;
+use crate::claims::{Claims, Span, for_each_element, segments, string};
+use crate::consumer::{Consumer, Identity};
+use crate::hide::Hidden;
+
+/// Names of the headers about the consumer, and then of the claims that are always forwarded, in their order.
+pub(crate) const CONSUMER_ID: &str = "X-Consumer-ID";
+pub(crate) const CONSUMER_CUSTOM_ID: &str = "X-Consumer-Custom-ID";
+pub(crate) const CONSUMER_USERNAME: &str = "X-Consumer-Username";
+pub(crate) const ANONYMOUS: &str = "X-Anonymous-Consumer";
+pub(crate) const CREDENTIAL: &str = "X-Credential-";
+pub(crate) const CREDENTIALS: [(&str, &str); 11] = [
+    ("X-Credential-Scope", "scope"),
+    ("X-Credential-Client-ID", "client_id"),
+    ("X-Credential-Token-Type", "token_type"),
+    ("X-Credential-Exp", "exp"),
+    ("X-Credential-Iat", "iat"),
+    ("X-Credential-Nbf", "nbf"),
+    ("X-Credential-Sub", "sub"),
+    ("X-Credential-Aud", "aud"),
+    ("X-Credential-Iss", "iss"),
+    ("X-Credential-Jti", "jti"),
+    ("X-Credential-Identifier", "username"),
+];
+
+/// The headers that an allow can set whatever the configuration says, in the order in which they are set. Each claim of
+/// `custom_claims_forward` adds one behind them.
+pub fn set_headers() -> impl Iterator<Item = &'static str> {
+    [CONSUMER_ID, CONSUMER_CUSTOM_ID, CONSUMER_USERNAME, ANONYMOUS]
+        .into_iter()
+        .chain(CREDENTIALS.into_iter().map(|(name, _)| name))
+}
+
+/// Whether only Tokenward may set this header: `X-Anonymous-Consumer`, and whatever begins with `X-Consumer-` or
+/// `X-Credential-`; case ignored, `_` and `.` read as `-`, since servers and frameworks fold them together.
+///
+/// Every header and trailer of such a name that a client sends is removed on every allow.
+///
+/// ```
+/// assert!(tokenward_core::is_managed(b"x_consumer.id"));
+/// assert!(!tokenward_core::is_managed(b"X-Consumers"));
+/// ```
+#[must_use]
+pub fn is_managed(name: &[u8]) -> bool {
+    let is = |prefix: &[u8]| {
+        name.len() >= prefix.len()
+            && name.iter().zip(prefix).all(|(&byte, &expected)| match byte {
+                b'_' | b'.' => expected == b'-',
+                _ => byte.to_ascii_lowercase() == expected,
+            })
+    };
+    is(b"x-consumer-") || is(b"x-credential-") || (name.len() == ANONYMOUS.len() && is(b"x-anonymous-consumer"))
+}
+
+/// How an array of a claim becomes a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ArrayFormat {
+    Json,
+    Comma,
+    Repeat,
+}
+
+/// How text outside of visible ASCII becomes a header value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderEncoding {
+    Rfc8187,
+    Utf8,
+}
+
+/// A claim that is forwarded beside the usual ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimHeader {
+    /// `X-Credential-...`
+    pub(crate) name: Box<str>,
+    /// Member names from the top.
+    pub(crate) path: Vec<Box<str>>,
+}
+
+impl ClaimHeader {
+    /// From an entry of `custom_claims_forward`: a claim's name, or a JSON Pointer. None if it names no claim.
+    pub(crate) fn parse(entry: &str, underscores: bool) -> Option<Self> {
+        let path = match entry.strip_prefix('/') {
+            Some(_) => segments(entry)?,
+            None => vec![entry.into()],
+        };
+        let suffix: String = path.join("-").chars().map(|c| legal(c, underscores)).collect();
+        if suffix.is_empty() {
+            return None;
+        }
+        Some(Self { name: format!("{CREDENTIAL}{suffix}").into(), path })
+    }
+
+    /// The name as servers that fold `_`, `.` and case see it.
+    pub(crate) fn folded(&self) -> String {
+        fold(&self.name)
+    }
+}
+
+pub(crate) fn fold(name: &str) -> String {
+    name.replace(['_', '.'], "-").to_ascii_lowercase()
+}
+
+/// A character of a field name (RFC 9110 §5.6.2), or `-` in its place.
+fn legal(c: char, underscores: bool) -> char {
+    match c {
+        '_' if !underscores => '-',
+        _ if c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c) => c,
+        _ => '-',
+    }
+}
+
+/// How values are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Writing {
+    pub(crate) array_format: ArrayFormat,
+    pub(crate) header_encoding: HeaderEncoding,
+    pub(crate) custom: Arc<[ClaimHeader]>,
+}
+
+/// The headers that are set for one answer under one policy: computed once, shared by later hits.
+#[derive(Debug)]
+pub(crate) struct Set {
+    custom: Arc<[ClaimHeader]>,
+    lines: Box<[Line]>,
+    /// Values that were too long and left out.
+    pub(crate) left_out: u32,
+}
+
+#[derive(Debug)]
+struct Line {
+    name: Name,
+    value: LineValue,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Name {
+    Fixed(&'static str),
+    /// An index into `custom`.
+    Custom(u16),
+}
+
+enum LineValue {
+    /// A part of the claims' own text: most values are there as they are.
+    Claims(Span),
+    Own(Box<str>),
+    Is(&'static str),
+}
+
+impl fmt::Debug for LineValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+impl Set {
+    /// For a token that passed its checks.
+    pub(crate) fn of_token(verified: Verified<'_>, identity: &Identity, writing: &Writing, limit: usize) -> Self {
+        let mut writer = Writer { writing, limit, lines: Vec::with_capacity(12), left_out: 0 };
+        if let Some(consumer) = identity.consumer() {
+            writer.consumer(consumer);
+        }
+        let claims = verified.claims();
+        let mut values: [Option<&str>; CREDENTIALS.len()] = [None; CREDENTIALS.len()];
+        claims.for_each(|name, value| {
+            for (slot, (_, member)) in values.iter_mut().zip(CREDENTIALS) {
+                if member == name {
+                    *slot = Some(value);
+                }
+            }
+        });
+        for ((name, _), value) in CREDENTIALS.into_iter().zip(values) {
+            if let Some(value) = value {
+                writer.claim(Name::Fixed(name), value, claims);
+            }
+        }
+        for (at, custom) in (0_u16..).zip(writing.custom.iter()) {
+            if let Some(value) = claims.at(&custom.path) {
+                writer.claim(Name::Custom(at), value, claims);
+            }
+        }
+        writer.finish()
+    }
+
+    /// For the anonymous consumer: nothing about any credential.
+    pub(crate) fn of_anonymous(consumer: &Consumer, writing: &Writing, limit: usize) -> Self {
+        let mut writer = Writer { writing, limit, lines: Vec::with_capacity(4), left_out: 0 };
+        writer.consumer(consumer);
+        writer.lines.push(Line { name: Name::Fixed(ANONYMOUS), value: LineValue::Is("true") });
+        writer.finish()
+    }
+
+    pub(crate) fn iter<'a>(&'a self, claims: Option<&'a Claims>) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.lines.iter().map(move |line| {
+            let name = match line.name {
+                Name::Fixed(name) => name,
+                Name::Custom(at) => self.custom.get(usize::from(at)).map_or("", |custom| &custom.name),
+            };
+            let value = match &line.value {
+                LineValue::Claims(span) => claims.map_or("", |claims| span.text(&claims.json)),
+                LineValue::Own(text) => text,
+                LineValue::Is(text) => text,
+            };
+            (name, value)
+        })
+    }
+
+    /// Bytes held on the heap, as the allocator is asked for them.
+    pub(crate) fn heap(&self) -> usize {
+        let own = self.lines.iter().map(|line| match &line.value {
+            LineValue::Own(text) => text.len() + 16,
+            _ => 0,
+        });
+        size_of_val(&*self.lines) + own.sum::<usize>()
+    }
+}
+
+struct Writer<'w> {
+    writing: &'w Writing,
+    limit: usize,
+    lines: Vec<Line>,
+    left_out: u32,
+}
+
+impl Writer<'_> {
+    fn consumer(&mut self, consumer: &Consumer) {
+        for (name, value) in [
+            (CONSUMER_ID, Some(&*consumer.id)),
+            (CONSUMER_CUSTOM_ID, consumer.custom_id()),
+            (CONSUMER_USERNAME, consumer.username()),
+        ] {
+            if let Some(value) = value {
+                let encoded = encode_text(value, self.writing.header_encoding).into_owned();
+                self.line(Name::Fixed(name), LineValue::Own(encoded.into()), None);
+            }
+        }
+    }
+
+    fn claim(&mut self, name: Name, json: &str, claims: &Claims) {
+        if json.starts_with('[') {
+            match self.writing.array_format {
+                ArrayFormat::Repeat if is_array_of_scalars(json) => {
+                    for_each_element(json, |element| {
+                        if let Some(value) = self.scalar(element, claims) {
+                            self.line(name, value, Some(claims));
+                        }
+                    });
+                    return;
+                }
+                ArrayFormat::Comma => {
+                    if let Some(joined) = comma_separated(json) {
+                        self.line(name, LineValue::Own(joined.into()), None);
+                        return;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if json.starts_with(['[', '{']) {
+            self.line(name, LineValue::Own(compact(json).into()), None);
+        } else if let Some(value) = self.scalar(json, claims) {
+            self.line(name, value, Some(claims));
+        }
+    }
+
+    /// None for what counts as absent: `null` and the empty string.
+    fn scalar(&self, json: &str, claims: &Claims) -> Option<LineValue> {
+        match json.as_bytes().first()? {
+            b'n' => None,
+            b't' => Some(LineValue::Is("true")),
+            b'f' => Some(LineValue::Is("false")),
+            b'"' => {
+                let text = string(json).filter(|text| !text.is_empty())?;
+                match (encode_text(&text, self.writing.header_encoding), &text) {
+                    (Cow::Borrowed(_), Cow::Borrowed(text)) => Some(part_of(text, claims)),
+                    (encoded, _) => Some(LineValue::Own(encoded.into())),
+                }
+            }
+            _ if json.contains(['.', 'e', 'E']) => {
+                // `Display` of a float is the shortest decimal that reads back as it, without exponent.
+                let number: f64 = json.parse().ok()?;
+                Some(LineValue::Own(number.to_string().into()))
+            }
+            _ => Some(part_of(json, claims)),
+        }
+    }
+
+    fn line(&mut self, name: Name, value: LineValue, claims: Option<&Claims>) {
+        let length = match &value {
+            LineValue::Claims(span) => claims.map_or(0, |claims| span.text(&claims.json).len()),
+            LineValue::Own(text) => text.len(),
+            LineValue::Is(text) => text.len(),
+        };
+        if length > self.limit {
+            self.left_out = self.left_out.saturating_add(1);
+        } else {
+            self.lines.push(Line { name, value });
+        }
+    }
+
+    fn finish(self) -> Set {
+        Set { custom: Arc::clone(&self.writing.custom), lines: self.lines.into(), left_out: self.left_out }
+    }
+}
+
+fn part_of(text: &str, claims: &Claims) -> LineValue {
+    Span::of(text, &claims.json).map_or_else(|| LineValue::Own(text.into()), LineValue::Claims)
+}
+
+fn is_array_of_scalars(json: &str) -> bool {
+    let (mut any, mut scalars) = (false, true);
+    for_each_element(json, |element| {
+        any = true;
+        scalars &= !element.starts_with(['[', '{']);
+    });
+    any && scalars
+}
+
+/// A non-empty array of strings as a list, if no element holds a comma, is empty or needs encoding.
+fn comma_separated(json: &str) -> Option<String> {
+    let mut joined = String::new();
+    let mut fits = true;
+    for_each_element(json, |element| match string(element) {
+        Some(text) if is_plain(&text) && !text.is_empty() && !text.contains(',') => {
+            if !joined.is_empty() {
+                joined.push_str(", ");
+            }
+            joined.push_str(&text);
+        }
+        _ => fits = false,
+    });
+    (fits && !joined.is_empty()).then_some(joined)
+}
+
+/// RFC 8187 §3.2.1 attr-char, everything else is percent-encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
+
+const MARK: &str = "UTF-8''";
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) && has_plain_ends(text)
+}
+
+fn has_plain_ends(text: &str) -> bool {
+    !text.starts_with(' ') && !text.ends_with(' ') && !text.starts_with(MARK)
+}
+
+/// Text as a legal header value.
+pub(crate) fn encode_text(text: &str, encoding: HeaderEncoding) -> Cow<'_, str> {
+    let raw_utf8 = encoding == HeaderEncoding::Utf8 && !text.bytes().any(|b| b < 0x20 || b == 0x7f);
+    if is_plain(text) || (raw_utf8 && has_plain_ends(text)) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("{MARK}{}", utf8_percent_encode(text, ENCODED)))
+    }
+}
+
+/// JSON without white space, in visible ASCII: members in their order, numbers digit for digit.
+fn compact(json: &str) -> String {
+    let mut written = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(next) = rest.chars().next() {
+        if next == '"' {
+            let (literal, behind) = split_string(rest);
+            write_string(&string(literal).unwrap_or_default(), &mut written);
+            rest = behind;
+        } else {
+            if !next.is_ascii_whitespace() {
+                written.push(next);
+            }
+            rest = rest.get(next.len_utf8()..).unwrap_or_default();
+        }
+    }
+    written
+}
+
+/// A JSON string at the start of `text`, quotes included, and what follows.
+fn split_string(text: &str) -> (&str, &str) {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.and_then(|end| text.split_at_checked(end + 2)).unwrap_or((text, ""))
+}
+
+fn write_string(text: &str, written: &mut String) {
+    written.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                written.push('\\');
+                written.push(c);
+            }
+            ' '..='~' => written.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    written.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    written.push('"');
+}
+
+/// The edits of one allow, in order: first every header and trailer named in [`remove`](Self::remove) is removed, then each
+/// pair of [`set`](Self::set) is added as a line of its own.
+///
+/// For identical input they are identical byte for byte.
+#[derive(Clone, Copy)]
+pub struct HeaderEdits<'a> {
+    pub(crate) hidden: &'a Hidden,
+    pub(crate) set: Option<&'a Set>,
+    pub(crate) claims: Option<&'a Claims>,
+}
+
+impl<'a> HeaderEdits<'a> {
+    /// Names to remove, every line of them, case ignored: `Authorization` where the credential is hidden, then the names that only
+    /// Tokenward may set ([`is_managed`]), as the client spelled them.
+    pub fn remove(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let authorization = self.hidden.authorization.then_some(&b"Authorization"[..]);
+        authorization.into_iter().chain(self.hidden.managed.iter().map(|name| &**name))
+    }
+
+    /// Lines to add, name and value. A name can come more than once (`array_format: "repeat"`).
+    pub fn set(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let claims = self.claims;
+        self.set.into_iter().flat_map(move |set| set.iter(claims))
+    }
+}
+
+/// Values are not shown.
+impl fmt::Debug for HeaderEdits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeaderEdits")
+            .field("remove", &self.remove().map(|name| name.escape_ascii().to_string()).collect::<Vec<_>>())
+            .field("set", &self.set().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn managed_names_are_found_in_every_spelling() {
+        for name in ["X-Consumer-ID", "x_consumer_username", "X.Credential.Sub", "x-credential-", "X_ANONYMOUS.consumer"] {
+            assert!(is_managed(name.as_bytes()), "{name}");
+        }
+        for name in ["", "X", "X-Consumer", "X-Anonymous-Consumer-2", "X-Anonymous", "XX-Consumer-ID", "X--Consumer-ID"] {
+            assert!(!is_managed(name.as_bytes()), "{name}");
+        }
+        assert!(set_headers().all(|name| is_managed(name.as_bytes())));
+    }
+
+    #[test]
+    fn encoded_text_is_a_legal_value_and_decodes_back() {
+        for text in ["é", " a", "a ", "UTF-8''x", "a\tb", "\u{7f}", "\r\nX: y", "\u{10ffff}"] {
+            for encoding in [HeaderEncoding::Rfc8187, HeaderEncoding::Utf8] {
+                let encoded = encode_text(text, encoding);
+                assert!(encoded.bytes().all(|byte| byte >= 0x20 && byte != 0x7f), "{text:?}");
+                match encoded.strip_prefix(MARK) {
+                    Some(escaped) => {
+                        assert_eq!(percent_encoding::percent_decode_str(escaped).decode_utf8().unwrap(), text);
+                    }
+                    None => assert_eq!((encoding, &*encoded), (HeaderEncoding::Utf8, text)),
+                }
+            }
+        }
+        assert_eq!(encode_text("utf-8''x y", HeaderEncoding::Rfc8187), "utf-8''x y");
+    }
+
+    #[test]
+    fn json_is_compact_ascii_in_its_own_order() {
+        let json = "{ \"b\" : [ 1.50 , 12345678901234567890123 , \"\\u00e9\\\"\\n\\\\\" ],\n\"a\":\"\u{1F600} \u{7f}/\" }";
+        let written = compact(json);
+        assert_eq!(
+            written,
+            r#"{"b":[1.50,12345678901234567890123,"\u00e9\"\u000a\\"],"a":"\ud83d\ude00 \u007f/"}"#
+        );
+    }
+}

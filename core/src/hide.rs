@@ -1,0 +1,172 @@
+//! Keeping from the upstream what is not for it: the credential, and headers that only Tokenward may set.
+
+use crate::headers::is_managed;
+use crate::request::{Request, Target};
+use crate::token::{Authorization, Form, Found, is_token_parameter, token_members};
+
+/// Found in one pass over the headers.
+#[derive(Debug, Default)]
+pub(crate) struct Fields<'a> {
+    pub(crate) authorization: Authorization<'a>,
+    /// Names that only Tokenward may set, as first spelled, each once.
+    managed: Vec<Box<[u8]>>,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn scan(request: &Request<'a>, kong: bool) -> Self {
+        let mut fields = Self::default();
+        for header in request.headers {
+            // First bytes settle nearly every header.
+            match header.name.first() {
+                Some(b'a' | b'A') if header.is("authorization") => fields.authorization.add(header.value, kong),
+                Some(b'x' | b'X') if is_managed(header.name) => fields.manage(header.name),
+                _ => {}
+            }
+        }
+        for name in request.trailers {
+            if is_managed(name) {
+                fields.manage(name);
+            }
+        }
+        fields
+    }
+
+    fn manage(&mut self, name: &[u8]) {
+        if !self.managed.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            self.managed.push(name.into());
+        }
+    }
+}
+
+/// What is taken out of one request before it goes on to the upstream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hidden {
+    pub(crate) authorization: bool,
+    pub(crate) managed: Vec<Box<[u8]>>,
+    pub(crate) target: Option<Box<[u8]>>,
+    pub(crate) body: Option<Box<[u8]>>,
+    /// The token came from the query: answers must not be kept by shared caches (RFC 6750 §2.3).
+    pub(crate) private: bool,
+}
+
+impl Hidden {
+    /// Only the managed names are removed.
+    pub(crate) fn managed(fields: Fields<'_>) -> Self {
+        Self { managed: fields.managed, ..Self::default() }
+    }
+
+    /// The managed names and, with `hide`, the credential are removed.
+    pub(crate) fn of(request: &Request<'_>, fields: Fields<'_>, found: Option<&Found<'_>>, hide: bool) -> Self {
+        let private = found.is_some_and(|found| found.from_query);
+        if !hide {
+            return Self { private, ..Self::managed(fields) };
+        }
+        Self {
+            authorization: fields.authorization.is_bearer(),
+            managed: fields.managed,
+            target: without_query_parameter(request),
+            body: found.and_then(|found| found.body).and_then(|(form, body)| match form {
+                Form::UrlEncoded => without_parameter(body).map(Vec::into_boxed_slice),
+                Form::Json => without_member(body),
+            }),
+            private,
+        }
+    }
+}
+
+fn without_query_parameter(request: &Request<'_>) -> Option<Box<[u8]>> {
+    let target = Target::parse(request.method, request.target);
+    let query = without_parameter(target.query?)?;
+    let mut rewritten = target.before.to_vec();
+    if !query.is_empty() {
+        rewritten.push(b'?');
+        rewritten.extend_from_slice(&query);
+    }
+    Some(rewritten.into())
+}
+
+/// The parameters but for every `access_token`; none if there is none.
+fn without_parameter(text: &[u8]) -> Option<Vec<u8>> {
+    let parameters = || text.split(|&byte| byte == b'&');
+    if !parameters().any(is_token_parameter) {
+        return None;
+    }
+    let mut kept = Vec::with_capacity(text.len());
+    for (at, parameter) in parameters().filter(|parameter| !is_token_parameter(parameter)).enumerate() {
+        if at > 0 {
+            kept.push(b'&');
+        }
+        kept.extend_from_slice(parameter);
+    }
+    Some(kept)
+}
+
+/// The document but for every top-level member `access_token`; none if there is none.
+///
+/// A member goes with the comma behind it, the last one with the comma before it.
+fn without_member(body: &[u8]) -> Option<Box<[u8]>> {
+    let members = token_members(body).filter(|members| !members.is_empty())?;
+    let mut kept: Vec<u8> = Vec::with_capacity(body.len());
+    let mut at = 0;
+    for (name, value) in members {
+        // Both are slices of `body`, so their distance from its start is where they stand.
+        let start = (name.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+        let mut end = (value.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)? + value.get().len();
+        kept.extend_from_slice(body.get(at..start)?);
+        let rest = body.get(end..)?;
+        let space = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if rest.get(space) == Some(&b',') {
+            end += space + 1;
+        } else if let Some(comma) = kept.iter().rposition(|byte| !byte.is_ascii_whitespace())
+            && kept.get(comma) == Some(&b',')
+        {
+            kept.truncate(comma);
+        }
+        at = end;
+    }
+    kept.extend_from_slice(body.get(at..)?);
+    Some(kept.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(text: &str) -> Option<String> {
+        without_parameter(text.as_bytes()).map(|kept| String::from_utf8(kept).unwrap())
+    }
+
+    fn members(text: &str) -> Option<String> {
+        without_member(text.as_bytes()).map(|kept| String::from_utf8(kept.into()).unwrap())
+    }
+
+    #[test]
+    fn one_adjoining_ampersand_goes_with_a_parameter() {
+        for (text, kept) in [
+            ("access_token=x", ""),
+            ("a&access_token=x&b", "a&b"),
+            ("&access_token=x&", "&"),
+            ("access_token=x&&a", "&a"),
+            ("a=1&access_token&access%5Ftoken=y", "a=1"),
+        ] {
+            assert_eq!(parameters(text).as_deref(), Some(kept), "{text}");
+        }
+        assert_eq!(parameters("a=access_token&b;access_token=1"), None);
+    }
+
+    #[test]
+    fn a_cut_document_is_still_one() {
+        for (text, kept) in [
+            (r#"{"access_token":"x"}"#, "{}"),
+            (r#"{ "access_token" : "x" , "a": 1 }"#, r#"{  "a": 1 }"#),
+            (r#"{"a":1 , "access_token":"x" }"#, r#"{"a":1  }"#),
+            (r#"{"access_token":1,"access_token":{}}"#, "{}"),
+            (r#"{"a":1,"access\u005ftoken":"x","access_token":2}"#, r#"{"a":1}"#),
+        ] {
+            assert_eq!(members(text).as_deref(), Some(kept), "{text}");
+            assert!(serde_json::from_str::<serde_json::Value>(kept).is_ok());
+        }
+        assert_eq!(members(r#"{"a":{"access_token":"x"}}"#), None);
+        assert_eq!(members(r#"["access_token"]"#), None);
+    }
+}

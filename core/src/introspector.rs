@@ -1,0 +1,848 @@
+//! The order of stages: reading the token, the cache, the flight, the endpoint, the checks, the edits.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::claims::Claims;
+use crate::clock::{Now, duration};
+use crate::cache::{Computed, Hit, Key};
+use crate::config::{Config, ConfigError, Policy, Profile};
+use crate::consumer::{Consumers, Identity};
+use crate::decision::{Allow, Decision, Deny, Grant, Reason, Seconds, Source};
+use crate::flight::{Flight, Outcome, Slots, Standing, Ticket, Wakes};
+use crate::headers::Set;
+use crate::hide::{Fields, Hidden};
+use crate::log::{Level, Log, Record, Throttle, fingerprint};
+use crate::outbound::{Outbound, Question};
+use crate::reply::{self, Introspection, NoAnswer, Reply};
+use crate::request::Request;
+use crate::stats::{Snapshot, Stats, count};
+use crate::store::{Boarding, Lookup, Store};
+use crate::token::{self, Malformed, Presented, Reading};
+
+/// Decides about requests: one endpoint, its caches, its flights, and a directory of consumers.
+///
+/// Cloning is cheap, and all clones are one introspector. It works from any number of threads at once.
+#[derive(Clone)]
+pub struct Introspector {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: ArcSwap<State>,
+    consumers: ArcSwap<Directory>,
+    /// Of `consumers`: what was computed from an older directory is not used.
+    generation: AtomicU64,
+    slots: Slots,
+    flights: AtomicU64,
+    stats: Stats,
+    throttle: Throttle,
+    log: Option<Box<dyn Log>>,
+    /// Held while configuration or consumers are replaced or tokens are forgotten, never on a request's way.
+    replacing: parking_lot::Mutex<()>,
+}
+
+struct Directory {
+    consumers: Consumers,
+    generation: u64,
+}
+
+/// A configuration and what belongs to it.
+struct State {
+    config: Config,
+    store: Arc<Store>,
+    #[cfg(feature = "client")]
+    client: crate::client::Client,
+}
+
+impl State {
+    fn new(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
+        Ok(Self {
+            #[cfg(feature = "client")]
+            client: crate::client::Client::new(&config).map_err(BuildError::TlsRoots)?,
+            config,
+            store,
+        })
+    }
+}
+
+/// Builds an introspector.
+#[must_use]
+pub struct Builder {
+    config: Config,
+    consumers: Consumers,
+    log: Option<Box<dyn Log>>,
+}
+
+/// Why an introspector could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The operating system gave no random bytes for the cache key.
+    #[error("the operating system gave no random bytes: {0}")]
+    Random(String),
+    /// The endpoint's certificate authorities could not be read.
+    #[error("the certificate authorities could not be read: {0}")]
+    TlsRoots(String),
+}
+
+impl Builder {
+    /// Where log lines go. Without it there are none.
+    pub fn log(mut self, sink: impl Log + 'static) -> Self {
+        self.log = Some(Box::new(sink));
+        self
+    }
+
+    /// Builds the introspector. What is probably not meant goes to the log as warnings.
+    ///
+    /// # Errors
+    /// If the operating system gives no randomness, or the endpoint's certificate authorities cannot be read.
+    pub fn build(self) -> Result<Introspector, BuildError> {
+        let store = Store::new(&self.config).map_err(BuildError::Random)?;
+        let warnings = self.config.warnings_with(&self.consumers);
+        let inner = Inner {
+            state: ArcSwap::from_pointee(State::new(self.config, Arc::new(store))?),
+            consumers: ArcSwap::from_pointee(Directory { consumers: self.consumers, generation: 1 }),
+            generation: AtomicU64::new(1),
+            slots: Slots::default(),
+            flights: AtomicU64::new(1),
+            stats: Stats::default(),
+            throttle: Throttle::new(),
+            log: self.log,
+            replacing: parking_lot::Mutex::new(()),
+        };
+        for warning in warnings {
+            let fields = [("setting", warning.path().to_owned())];
+            inner.log(Level::Warn, None, warning.message(), &fields);
+        }
+        Ok(Introspector { inner: Arc::new(inner) })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).field("consumers", &self.consumers).finish_non_exhaustive()
+    }
+}
+
+impl Introspector {
+    /// An introspector of this configuration and these consumers.
+    pub fn builder(config: Config, consumers: Consumers) -> Builder {
+        Builder { config, consumers, log: None }
+    }
+
+    /// Begins to decide about a request, by the document's own policy.
+    pub fn begin(&self, request: &Request<'_>, now: Now) -> Step {
+        let state = self.inner.state.load();
+        self.begin_in(&state, &state.config.policy, request, now)
+    }
+
+    /// Begins to decide about a request, by a further policy.
+    pub fn begin_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
+        let state = self.inner.state.load();
+        self.begin_in(&state, policy, request, now)
+    }
+
+    /// Whether the body is needed to decide by the document's own policy. A host reads and hands over a body only then, up to
+    /// [`body_bytes`](Config::body_bytes).
+    #[must_use]
+    pub fn needs_body(&self, request: &Request<'_>) -> bool {
+        let state = self.inner.state.load();
+        needs_body(&state.config, &state.config.policy, request)
+    }
+
+    /// The same, by a further policy.
+    #[must_use]
+    pub fn needs_body_with(&self, policy: &Policy, request: &Request<'_>) -> bool {
+        needs_body(&self.inner.state.load().config, policy, request)
+    }
+
+    /// A further policy over the same cache and flights, from a JSON object of policy fields. Fields that it does not give are
+    /// those of the document's own policy; `require` is given as a whole.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn policy(&self, json: &str) -> Result<Policy, ConfigError> {
+        self.inner.state.load().config.further_policy(json)
+    }
+
+    /// The configuration of now.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.inner.state.load().config.clone()
+    }
+
+    /// Replaces the directory of consumers at once, for every decision from now on.
+    pub fn replace_consumers(&self, consumers: Consumers) {
+        let replaced = {
+            let _replacing = self.inner.replacing.lock();
+            let generation = self.inner.generation.load(Ordering::Relaxed) + 1;
+            let replaced = self.inner.consumers.swap(Arc::new(Directory { consumers, generation }));
+            self.inner.generation.store(generation, Ordering::Release);
+            replaced
+        };
+        drop(replaced); // a million consumers are freed outside of the lock
+        self.inner.log(Level::Info, None, "consumers replaced", &[]);
+    }
+
+    /// Replaces the configuration. Cached answers are kept if URL, credentials, parameters, headers, hint and
+    /// `introspect_request` are the same; otherwise the cache starts empty, and answers to questions under way are not
+    /// remembered. Policies made before stay as they are.
+    ///
+    /// # Errors
+    /// As [`Builder::build`]; the old configuration then stays.
+    pub fn replace_config(&self, config: Config) -> Result<(), BuildError> {
+        let replaced = {
+            let _replacing = self.inner.replacing.lock();
+            let old = self.inner.state.load_full();
+            let store = if old.config.endpoint != config.endpoint {
+                Arc::new(Store::new(&config).map_err(BuildError::Random)?)
+            } else if old.config.settings.sizes != config.settings.sizes {
+                Arc::new(old.store.resized(&config))
+            } else {
+                Arc::clone(&old.store)
+            };
+            self.inner.state.swap(Arc::new(State::new(config, store)?))
+        };
+        drop(replaced);
+        self.inner.log(Level::Info, None, "configuration replaced", &[]);
+        Ok(())
+    }
+
+    /// Forgets what is remembered about a token, for every method and path; tells whether there was something. A request that
+    /// begins afterwards asks anew. With `introspect_request`, this looks at every entry of the cache.
+    pub fn forget(&self, token: &str) -> bool {
+        let _replacing = self.inner.replacing.lock();
+        self.inner.state.load().store.forget(token.as_bytes())
+    }
+
+    /// Forgets everything.
+    pub fn forget_all(&self) {
+        let _replacing = self.inner.replacing.lock();
+        self.inner.state.load().store.forget_all();
+    }
+
+    /// The counters of now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.inner.stats.snapshot();
+        self.inner.state.load().store.count(&mut snapshot);
+        snapshot.in_flight = self.inner.slots.held();
+        snapshot
+    }
+
+    fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
+        let rules = &*policy.0;
+        let kong = rules.profile == Profile::Kong;
+        let head = request.method == b"HEAD";
+        let inner = &*self.inner;
+        let fields = Fields::scan(request, kong);
+        let asked = |key, source| Asked { state, policy, key, head, source, now };
+
+        if !rules.run_on_preflight && is_preflight(request, kong) {
+            let hidden = Hidden::of(request, fields, None, rules.hide);
+            let allow = Allow { grant: None, hidden, source: Source::None };
+            return inner.done(&asked(None, Source::None), Decision::Allow(allow));
+        }
+
+        let found = token::read(request, &fields.authorization, &reading(&state.config, policy));
+        if found.body_not_searched {
+            count(&inner.stats.bodies_not_searched);
+        }
+        let hidden = Hidden::of(request, fields, Some(&found), rules.hide);
+        let token = match &found.presented {
+            Presented::Token(token) => token.bytes(),
+            Presented::Nothing => {
+                return inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden);
+            }
+            Presented::Malformed(malformed) => {
+                let denial = Denial { malformed: Some(*malformed), ..Denial::from(Reason::RequestMalformed) };
+                return inner.refuse(&asked(None, Source::None), denial, hidden);
+            }
+        };
+
+        let key = state.store.key(token, request);
+        if state.config.settings.cache
+            && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
+        {
+            inner.count_hit(&hit, &key);
+            return inner.conclude(&asked(Some(&key), Source::Cache), hit.into(), hidden);
+        }
+        let context = Context {
+            inner: Arc::clone(&self.inner),
+            state: Arc::clone(state),
+            policy: policy.clone(),
+            key,
+            family: state.store.family(token),
+            question: Question::new(token, request, state.config.endpoint.introspect_request),
+            hidden,
+            head,
+            deadline: now.mono.saturating_add(state.config.settings.timeout),
+        };
+        context.ask(now, Source::Cache)
+    }
+}
+
+impl fmt::Debug for Introspector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Introspector").finish_non_exhaustive()
+    }
+}
+
+fn reading(config: &Config, policy: &Policy) -> Reading {
+    Reading {
+        places: policy.0.places,
+        kong: policy.0.profile == Profile::Kong,
+        token_bytes: config.settings.token_bytes,
+        body_bytes: config.settings.body_bytes,
+    }
+}
+
+fn needs_body(config: &Config, policy: &Policy, request: &Request<'_>) -> bool {
+    let reading = reading(config, policy);
+    let skipped = !policy.0.run_on_preflight && is_preflight(request, reading.kong);
+    if !reading.places.body || skipped {
+        return false;
+    }
+    let fields = Fields::scan(request, reading.kong);
+    token::needs_body(request, &fields.authorization, &reading)
+}
+
+/// A CORS preflight (Fetch standard); in profile `kong` any OPTIONS.
+fn is_preflight(request: &Request<'_>, kong: bool) -> bool {
+    let has = |name| request.headers.iter().any(|header| header.is(name));
+    request.method == b"OPTIONS" && (kong || (has("origin") && has("access-control-request-method")))
+}
+
+/// What the host does next.
+///
+/// Dropping an unfinished step has denied the request; whoever waits for the same answer is looked after.
+#[derive(Debug)]
+#[must_use = "a step that is dropped has denied the request"]
+pub enum Step {
+    /// There is a decision.
+    Done(Decision),
+    /// Send this request to the endpoint and hand the outcome to [`Exchange::resume`].
+    Introspect(Exchange),
+    /// Another request asks already: park this one, and [`Wait::resume`] it when it is woken or its deadline comes.
+    Wait(Wait),
+}
+
+/// One call to the introspection endpoint, to be made by the host.
+///
+/// It owns its place in the flight: dropping it hands the place on to one of those who wait.
+#[must_use = "an exchange that is dropped has denied the request"]
+pub struct Exchange {
+    /// None once resumed.
+    asking: Option<Box<Asking>>,
+    outbound: Box<Outbound>,
+}
+
+struct Asking {
+    context: Context,
+    flight: Arc<Flight>,
+    asked: Now,
+    attempt: u32,
+}
+
+/// One request's wait for an answer that another one asked for.
+#[must_use = "a wait that is dropped has denied the request"]
+pub struct Wait {
+    /// None once resumed.
+    waiting: Option<Box<Waiting>>,
+    deadline: i64,
+}
+
+struct Waiting {
+    context: Context,
+    flight: Arc<Flight>,
+    ticket: Ticket,
+}
+
+/// What a request carries from step to step.
+struct Context {
+    inner: Arc<Inner>,
+    state: Arc<State>,
+    policy: Policy,
+    key: Key,
+    family: Option<Key>,
+    question: Question,
+    hidden: Hidden,
+    head: bool,
+    /// When this request's own time is over, on the monotonic clock.
+    deadline: i64,
+}
+
+/// An answer, and what was computed for it before.
+enum Answer {
+    Active(Arc<Claims>, Option<Arc<Grant>>),
+    Inactive,
+}
+
+impl From<Hit> for Answer {
+    fn from(hit: Hit) -> Self {
+        match hit {
+            Hit::Active(claims, grant) => Self::Active(claims, grant),
+            Hit::Inactive => Self::Inactive,
+        }
+    }
+}
+
+impl From<Introspection> for Answer {
+    fn from(introspection: Introspection) -> Self {
+        match introspection {
+            Introspection::Active(claims) => Self::Active(claims, None),
+            Introspection::Inactive => Self::Inactive,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Denial {
+    reason: Reason,
+    malformed: Option<Malformed>,
+    retry_after: Option<u16>,
+}
+
+impl From<Reason> for Denial {
+    fn from(reason: Reason) -> Self {
+        Self { reason, malformed: None, retry_after: None }
+    }
+}
+
+impl From<NoAnswer> for Denial {
+    fn from(none: NoAnswer) -> Self {
+        Self { retry_after: none.retry_after, ..Self::from(none.reason) }
+    }
+}
+
+/// What a decision depends on beside the answer.
+struct Asked<'a> {
+    state: &'a State,
+    policy: &'a Policy,
+    /// None if no token was presented.
+    key: Option<&'a Key>,
+    head: bool,
+    source: Source,
+    now: Now,
+}
+
+impl Asked<'_> {
+    fn shard(&self) -> usize {
+        self.key.map_or(0, Key::shard)
+    }
+}
+
+impl Inner {
+    fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
+        let generation = self.generation.load(Ordering::Acquire);
+        Lookup { now, settings: &state.config.settings, policy: policy.0.id, generation }
+    }
+
+    fn count_hit(&self, hit: &Hit, key: &Key) {
+        match hit {
+            Hit::Active(..) => self.stats.hit(key.shard()),
+            Hit::Inactive => self.stats.negative_hit(key.shard()),
+        }
+    }
+
+    /// The one way from an answer to a decision, fresh, remembered or waited for: no check can be skipped.
+    fn conclude(&self, asked: &Asked<'_>, answer: Answer, hidden: Hidden) -> Step {
+        let rules = &*asked.policy.0;
+        let settings = &asked.state.config.settings;
+        let Answer::Active(claims, known) = answer else {
+            return self.refuse(asked, Reason::TokenInactive.into(), hidden);
+        };
+        let verified = match claims.verify(&rules.requirements, asked.now.wall, settings.leeway) {
+            Ok(verified) => verified,
+            Err(reason) => return self.refuse(asked, reason.into(), hidden),
+        };
+        let grant = match known {
+            Some(grant) => grant,
+            None => {
+                let directory = self.consumers.load();
+                let identity = match directory.consumers.behind(&claims, rules.consumer_by) {
+                    Some(consumer) => Identity::Consumer(Arc::clone(consumer)),
+                    None => Identity::Unmatched,
+                };
+                let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
+                self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
+                let grant = Arc::new(Grant { claims: Some(Arc::clone(&claims)), identity, set });
+                if settings.cache
+                    && let Some(key) = asked.key
+                {
+                    let generation = directory.generation;
+                    let computed = Computed { policy: rules.id, generation, grant: Arc::clone(&grant) };
+                    asked.state.store.keep(key, &claims, computed);
+                }
+                grant
+            }
+        };
+        if rules.require_consumer && grant.identity == Identity::Unmatched {
+            return self.refuse(asked, Reason::ConsumerUnknown.into(), hidden);
+        }
+        self.done(asked, Decision::Allow(Allow { grant: Some(grant), hidden, source: asked.source }))
+    }
+
+    /// Denies, or lets the anonymous consumer stand in where the policy says so.
+    fn refuse(&self, asked: &Asked<'_>, mut denial: Denial, hidden: Hidden) -> Step {
+        let rules = &*asked.policy.0;
+        let settings = &asked.state.config.settings;
+        if let Some(name) = &rules.anonymous
+            && denial.reason.class().is_some_and(|class| rules.anonymous_on.contains(&class))
+        {
+            if let Some(consumer) = self.consumers.load().consumers.named(name) {
+                let set = Set::of_anonymous(consumer, &rules.writing, settings.header_bytes);
+                self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
+                let identity = Identity::Anonymous(Arc::clone(consumer));
+                let grant = Some(Arc::new(Grant { claims: None, identity, set }));
+                return self.done(asked, Decision::Allow(Allow { grant, hidden, source: asked.source }));
+            }
+            denial = Reason::AnonymousConsumerMissing.into();
+            let fields = [("setting", "anonymous".to_owned())];
+            self.complain(denial.reason, "the setting names no consumer", &fields, asked.now);
+        }
+        self.done(asked, Decision::Deny(Deny {
+            reason: denial.reason,
+            malformed: denial.malformed,
+            policy: Some(asked.policy.clone()),
+            retry_after: Seconds::new(denial.retry_after.unwrap_or(settings.retry_after)),
+            head: asked.head,
+        }))
+    }
+
+    fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
+        self.stats.decided(asked.shard(), &decision);
+        if let Decision::Deny(deny) = &decision
+            && self.wants(Level::Debug)
+        {
+            let fields = [("status", deny.status().to_string()), ("source", asked.source.name().to_owned())];
+            self.log(Level::Debug, Some(deny.reason), "denied", &fields);
+        }
+        Step::Done(decision)
+    }
+
+    /// Logs a reply that is a failure of the authorization server.
+    fn report(
+        &self,
+        reply: &Reply<'_>,
+        read: &Result<Introspection, NoAnswer>,
+        question: &Question,
+        elapsed: i64,
+        now: Now,
+    ) {
+        let reason = match (reply, read) {
+            (_, Err(none)) => none.reason,
+            // An answer to this token, and a fault of the server or its configuration all the same.
+            (Reply::Response { status: 400, .. }, Ok(_)) => Reason::TokenInactive,
+            _ => return,
+        };
+        if self.log.is_none() {
+            return;
+        }
+        let what = match reply {
+            Reply::Failed(failure) => ("failure", failure.name().to_owned()),
+            Reply::Response { status, .. } => ("status", status.to_string()),
+        };
+        let elapsed = ("elapsed_ms", (elapsed / 1000).to_string());
+        let fields = [what, elapsed, ("token", fingerprint(question.token()))];
+        self.complain(reason, "introspection failed", &fields, now);
+    }
+
+    fn wants(&self, level: Level) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_enabled(level))
+    }
+
+    fn log(&self, level: Level, reason: Option<Reason>, message: &str, fields: &[(&'static str, String)]) {
+        if let Some(log) = &self.log
+            && log.is_enabled(level)
+        {
+            log.log(&Record { level, reason, message, fields });
+        }
+    }
+
+    /// One line for each failure of the authorization server or the setup, at most one a second per reason.
+    fn complain(&self, reason: Reason, message: &str, fields: &[(&'static str, String)], now: Now) {
+        if self.log.is_none() {
+            return;
+        }
+        if let Some(suppressed) = self.throttle.pass(reason, now.mono) {
+            let level = match reason {
+                Reason::EndpointUnreachable
+                | Reason::EndpointTimedOut
+                | Reason::EndpointUnavailable
+                | Reason::Overloaded => Level::Warn,
+                _ => Level::Error,
+            };
+            let mut fields = fields.to_vec();
+            if suppressed > 0 {
+                fields.push(("suppressed", suppressed.to_string()));
+            }
+            self.log(level, Some(reason), message, &fields);
+        }
+    }
+}
+
+impl Context {
+    /// Takes the answer that is there by now, joins the flight under way, or starts one.
+    fn ask(self, now: Now, source: Source) -> Step {
+        let inner = Arc::clone(&self.inner);
+        let settings = self.state.config.settings;
+        let start = || {
+            let id = inner.flights.fetch_add(1, Ordering::Relaxed);
+            let taken = inner.slots.take(id, self.deadline, now.mono, settings.concurrent);
+            taken.then(|| Arc::new(Flight::new(id, self.deadline)))
+        };
+        let boarding = if settings.cache {
+            let lookup = inner.lookup(&self.state, &self.policy, now);
+            self.state.store.board(&self.key, self.family, self.deadline, &lookup, start)
+        } else {
+            start().map_or(Boarding::Full, Boarding::Started)
+        };
+        match boarding {
+            Boarding::Hit(hit) => {
+                inner.count_hit(&hit, &self.key);
+                self.conclude(hit.into(), source, now)
+            }
+            Boarding::Joined(flight, ticket) => {
+                count(&inner.stats.waits);
+                self.wait(flight, ticket)
+            }
+            Boarding::Started(flight) => {
+                count(&inner.stats.misses);
+                self.exchange(flight, 1, now)
+            }
+            Boarding::Full => {
+                inner.complain(Reason::Overloaded, "too many introspections are under way", &[], now);
+                self.refuse(Reason::Overloaded.into(), Source::None, now)
+            }
+        }
+    }
+
+    fn exchange(self, flight: Arc<Flight>, attempt: u32, now: Now) -> Step {
+        count(&self.inner.stats.introspections);
+        let time_left = duration(self.deadline.saturating_sub(now.mono));
+        let outbound = Box::new(Outbound::new(&self.state.config.endpoint, &self.question, time_left));
+        Step::Introspect(Exchange { asking: Some(Box::new(Asking { context: self, flight, asked: now, attempt })), outbound })
+    }
+
+    fn wait(self, flight: Arc<Flight>, ticket: Ticket) -> Step {
+        let deadline = self.deadline.min(flight.deadline());
+        Step::Wait(Wait { waiting: Some(Box::new(Waiting { context: self, flight, ticket })), deadline })
+    }
+
+    fn conclude(self, answer: Answer, source: Source, now: Now) -> Step {
+        let Self { inner, state, policy, key, hidden, head, .. } = self;
+        inner.conclude(&Asked { state: &state, policy: &policy, key: Some(&key), head, source, now }, answer, hidden)
+    }
+
+    fn refuse(self, denial: Denial, source: Source, now: Now) -> Step {
+        let Self { inner, state, policy, key, hidden, head, .. } = self;
+        inner.refuse(&Asked { state: &state, policy: &policy, key: Some(&key), head, source, now }, denial, hidden)
+    }
+
+    /// The flight came to its end without anybody left who asks or waits.
+    fn release(&self, flight: &Arc<Flight>) {
+        self.state.store.retire(&self.key, flight);
+        self.inner.slots.release(flight.id, flight.deadline());
+    }
+}
+
+impl Exchange {
+    /// What to send.
+    #[must_use]
+    pub fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
+    /// Hands over how the call went. After a failed connection this may be another call to make.
+    ///
+    /// An answer that comes after [`time_left`](Outbound::time_left) decides this request alone.
+    pub fn resume(mut self, reply: Reply<'_>, now: Now) -> Step {
+        let Some(asking) = self.asking.take() else {
+            // INVARIANT: only `resume` and `drop` take it, and both end this value.
+            return Step::Done(Decision::Deny(Deny::internal()));
+        };
+        asking.resume(&reply, now)
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn client(&self) -> Option<&crate::client::Client> {
+        self.asking.as_ref().map(|asking| &asking.context.state.client)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(asking) = self.asking.take() {
+            let (over, wakes) = asking.flight.hand_on();
+            if over {
+                asking.context.release(&asking.flight);
+            }
+            drop(asking);
+            wakes.run();
+        }
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("outbound", &self.outbound).finish_non_exhaustive()
+    }
+}
+
+impl Asking {
+    fn resume(self: Box<Self>, reply: &Reply<'_>, now: Now) -> Step {
+        let Self { context, flight, asked, attempt } = *self;
+        let inner = Arc::clone(&context.inner);
+        let settings = context.state.config.settings;
+        let elapsed = now.mono.saturating_sub(asked.mono).max(0);
+        inner.stats.answered(elapsed);
+        let in_time = now.mono < context.deadline;
+        let may_retry = matches!(reply, Reply::Failed(failure) if failure.may_retry());
+        if may_retry && in_time && attempt < settings.attempts {
+            return context.exchange(flight, attempt + 1, now);
+        }
+
+        let read = reply::read(reply, &context.state.config.reply_rules());
+        inner.report(reply, &read, &context.question, elapsed, now);
+        let wakes = if in_time {
+            let outcome = match &read {
+                Ok(answer) => Outcome::Answer(answer.clone()),
+                Err(none) => Outcome::Failure(*none),
+            };
+            context.state.store.land(&context.key, &flight, outcome, asked, &settings)
+        } else {
+            // Too late for everybody else: one of those who wait asks again.
+            let (over, wakes) = flight.hand_on();
+            if over {
+                context.state.store.retire(&context.key, &flight);
+            }
+            wakes
+        };
+        inner.slots.release(flight.id, context.deadline);
+        wakes.run();
+        match read {
+            Ok(answer) => context.conclude(answer.into(), Source::Endpoint, now),
+            Err(none) => context.refuse(none.into(), Source::Endpoint, now),
+        }
+    }
+}
+
+impl Wait {
+    /// Until when this wait may last, on the host's monotonic clock. The host resumes it then, woken or not.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        duration(self.deadline)
+    }
+
+    /// Registers what is called when the wait can be resumed with profit: exactly once, with `true`; with `false` if
+    /// the wait ends first. It may be called at once, and from any thread that resumes, drops or forgets. A second call
+    /// takes the place of the first, which is called with `false`.
+    pub fn on_ready(&self, call: impl FnOnce(bool) + Send + 'static) {
+        if let Some(waiting) = &self.waiting {
+            waiting.flight.on_ready(waiting.ticket, Box::new(call)).run();
+        }
+    }
+
+    /// Goes on: a decision if there is an answer or the time is over, a call to make if the asker went away, and the wait
+    /// again if it was resumed early.
+    pub fn resume(mut self, now: Now) -> Step {
+        let Some(waiting) = self.waiting.take() else {
+            // INVARIANT: only `resume` and `drop` take it, and both end this value.
+            return Step::Done(Decision::Deny(Deny::internal()));
+        };
+        waiting.resume(now)
+    }
+
+    /// Sleeps until the wait can be resumed or its deadline comes, and resumes it.
+    #[cfg(feature = "clock")]
+    pub fn block(self) -> Step {
+        let signal = Arc::new((parking_lot::Mutex::new(false), parking_lot::Condvar::new()));
+        let waker = Arc::clone(&signal);
+        self.on_ready(move |_| {
+            *waker.0.lock() = true;
+            waker.1.notify_all();
+        });
+        let mut ready = signal.0.lock();
+        while !*ready {
+            let left = self.deadline().saturating_sub(Now::read().monotonic());
+            if left.is_zero() || signal.1.wait_for(&mut ready, left).timed_out() {
+                break;
+            }
+        }
+        drop(ready);
+        self.resume(Now::read())
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            let wakes = waiting.leave();
+            drop(waiting);
+            wakes.run();
+        }
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").field("deadline", &self.deadline()).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn resume(self: Box<Self>, now: Now) -> Step {
+        let time_is_over = self.context.deadline <= now.mono;
+        match self.flight.standing(self.ticket, now.mono) {
+            Standing::Over(Outcome::Answer(answer)) => {
+                self.end().conclude(answer.into(), Source::Waiting, now)
+            }
+            Standing::Over(Outcome::Failure(none)) => self.end().refuse(none.into(), Source::Waiting, now),
+            _ if time_is_over => self.end().refuse(Reason::EndpointTimedOut.into(), Source::Waiting, now),
+            Standing::Elected => self.take_over(now),
+            Standing::Waiting(deadline) => {
+                let deadline = deadline.min(self.context.deadline);
+                Step::Wait(Wait { waiting: Some(self), deadline })
+            }
+            Standing::Ended | Standing::Over(Outcome::Abandoned) => self.end().ask(now, Source::Waiting),
+        }
+    }
+
+    /// The asker went away and this request asks in its place; the others go on waiting.
+    fn take_over(self: Box<Self>, now: Now) -> Step {
+        let context = &self.context;
+        let ended = self.flight.deadline();
+        if ended <= now.mono && !context.state.store.holds(&context.key, &self.flight) {
+            // Others have begun anew in the meantime.
+            return self.end().ask(now, Source::Waiting);
+        }
+        let limit = context.state.config.settings.concurrent;
+        if !context.inner.slots.prolong(self.flight.id, ended, context.deadline, now.mono, limit) {
+            return self.end().refuse(Reason::Overloaded.into(), Source::None, now);
+        }
+        let call = self.flight.take_over(self.ticket, context.deadline);
+        call.run();
+        let Self { context, flight, .. } = *self;
+        context.exchange(flight, 1, now)
+    }
+
+    /// Stops waiting.
+    fn end(self: Box<Self>) -> Context {
+        self.leave().run();
+        self.context
+    }
+
+    fn leave(&self) -> Wakes {
+        let (over, wakes) = self.flight.leave(self.ticket);
+        if over {
+            self.context.release(&self.flight);
+        }
+        wakes
+    }
+}
