@@ -13,7 +13,6 @@ use crate::claims::Claims;
 use crate::clock::Now;
 use crate::config::{Config, Settings, Sizes};
 use crate::flight::{Flight, Outcome, Ticket, Wakes};
-use crate::reply::Introspection;
 use crate::request::Request;
 use crate::stats::Snapshot;
 

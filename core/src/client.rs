@@ -1,0 +1,232 @@
+//! A blocking transport over ureq, and the loop that drives it.
+//!
+//! Connections are pooled and verified, no redirect is followed, and no proxy is taken from the environment. A connection is
+//! reused only by the process that opened it, and only after the previous answer was read to its end.
+
+use std::fmt;
+use std::io::{ErrorKind, Read as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::clock::Now;
+use crate::config::{Config, Policy, TlsRoots};
+use crate::decision::Decision;
+use crate::introspector::{Introspector, Step};
+use crate::outbound::Outbound;
+use crate::reply::{Failure, Reply};
+use crate::request::{Header, Request};
+
+impl Introspector {
+    /// Decides about a request, by the document's own policy, asking the authorization server where needed. Blocks for as long
+    /// as `timeout` says at most. Any number of threads share one introspector and its connections.
+    ///
+    /// ```no_run
+    /// use tokenward_core::{Decision, Document, Header, Introspector, Request};
+    ///
+    /// let (config, consumers) = Document::from_file("tokenward.json")?.into_parts();
+    /// let introspector = Introspector::builder(config, consumers).build()?;
+    /// let headers = [Header::new("Authorization", "Bearer 2YotnFZFEjr1zCsicMWpAA")];
+    /// match introspector.authenticate(&Request::new("GET", "/orders").headers(&headers)) {
+    ///     Decision::Allow(allow) => println!("{:?}", allow.identity()),
+    ///     Decision::Deny(deny) => println!("{} {}", deny.status(), deny.reason()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn authenticate(&self, request: &Request<'_>) -> Decision {
+        drive(self.begin(request, Now::read()))
+    }
+
+    /// The same, by a further policy.
+    pub fn authenticate_with(&self, policy: &Policy, request: &Request<'_>) -> Decision {
+        drive(self.begin_with(policy, request, Now::read()))
+    }
+}
+
+fn drive(mut step: Step) -> Decision {
+    loop {
+        step = match step {
+            Step::Done(decision) => return decision,
+            Step::Wait(wait) => wait.block(),
+            Step::Introspect(exchange) => match exchange.client().map(|client| client.call(exchange.outbound())) {
+                Some(Ok(answer)) => answer.hand_to(exchange),
+                Some(Err(failure)) => exchange.resume(Reply::Failed(failure), Now::read()),
+                None => exchange.resume(Reply::Failed(Failure::Connect), Now::read()),
+            },
+        };
+    }
+}
+
+/// The connections to one endpoint.
+pub(crate) struct Client {
+    agent: ArcSwap<OwnedAgent>,
+    settings: Settings,
+}
+
+/// An agent and the process that its connections belong to.
+struct OwnedAgent {
+    process: u32,
+    agent: ureq::Agent,
+}
+
+#[derive(Clone)]
+struct Settings {
+    roots: RootCerts,
+    keepalive: Duration,
+    reply_bytes: usize,
+    connections: usize,
+}
+
+impl Client {
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let settings = Settings {
+            roots: roots(&config.tls_roots)?,
+            keepalive: config.keepalive(),
+            reply_bytes: config.settings.reply_bytes,
+            connections: config.settings.concurrent,
+        };
+        Ok(Self { agent: ArcSwap::from_pointee(settings.agent()), settings })
+    }
+
+    /// Makes the call, within the time that is left for it.
+    fn call(&self, outbound: &Outbound) -> Result<Answer, Failure> {
+        let agent = self.agent();
+        let mut request = agent.post(outbound.url()).config().timeout_global(Some(outbound.time_left())).build();
+        for (name, value) in outbound.headers() {
+            request = request.header(name, value);
+        }
+        let response = request.send(outbound.body()).map_err(|error| failure(&error))?;
+        let (head, body) = response.into_parts();
+        let limit = u64::try_from(self.settings.reply_bytes).unwrap_or(u64::MAX).saturating_add(1);
+        let mut bytes = Vec::new();
+        body.into_reader().take(limit).read_to_end(&mut bytes).map_err(|error| cut_off(error))?;
+        if bytes.len() > self.settings.reply_bytes {
+            return Err(Failure::TooLong);
+        }
+        Ok(Answer { head, body: bytes })
+    }
+
+    /// The agent of this process. After a fork, the child leaves the inherited one alone: a connection of two processes would
+    /// give one the answer to the other's question.
+    fn agent(&self) -> ureq::Agent {
+        let owned = self.agent.load();
+        let process = std::process::id();
+        if owned.process == process {
+            return owned.agent.clone();
+        }
+        drop(owned);
+        let fresh = self.settings.agent();
+        let agent = fresh.agent.clone();
+        let inherited = self.agent.swap(Arc::new(fresh));
+        if inherited.process == process {
+            return agent; // another thread of this child was faster; its connections are this process's own
+        }
+        // Not even closed: another thread of the parent may have held one of its locks at the fork.
+        std::mem::forget(inherited);
+        agent
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    fn agent(&self) -> OwnedAgent {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .user_agent("")
+            .max_idle_age(self.keepalive)
+            .max_idle_connections(self.connections)
+            .max_idle_connections_per_host(self.connections)
+            .tls_config(TlsConfig::builder().root_certs(self.roots.clone()).build())
+            .build();
+        OwnedAgent { process: std::process::id(), agent: config.new_agent() }
+    }
+}
+
+fn roots(roots: &TlsRoots) -> Result<RootCerts, String> {
+    let (path, pem) = match roots {
+        TlsRoots::System => return Ok(RootCerts::PlatformVerifier),
+        TlsRoots::File { path, pem } => (path, pem),
+    };
+    let read;
+    let pem: &[u8] = match pem {
+        Some(pem) => pem,
+        None => {
+            #[allow(clippy::disallowed_methods, reason = "a configuration that was not loaded from a file names one")]
+            let bytes = std::fs::read(path);
+            read = bytes.map_err(|error| format!("`{}` cannot be read: {}", path.display(), error.kind()))?;
+            &read
+        }
+    };
+    let mut certificates = Vec::new();
+    for item in parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(_) => return Err(format!("`{}` is no PEM file", path.display())),
+        }
+    }
+    if certificates.is_empty() {
+        return Err(format!("`{}` holds no certificate", path.display()));
+    }
+    Ok(certificates.into())
+}
+
+/// An answer, read to its end.
+struct Answer {
+    head: ureq::http::response::Parts,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn hand_to(&self, exchange: crate::introspector::Exchange) -> Step {
+        let headers: Vec<Header<'_>> =
+            self.head.headers.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes())).collect();
+        let reply = Reply::Response { status: self.head.status.as_u16(), headers: &headers, body: &self.body };
+        exchange.resume(reply, Now::read())
+    }
+}
+
+/// What went wrong before the header section was complete.
+fn failure(error: &ureq::Error) -> Failure {
+    match error {
+        ureq::Error::Timeout(_) => Failure::TimedOut,
+        ureq::Error::HostNotFound => Failure::Dns,
+        ureq::Error::ConnectionFailed => Failure::Connect,
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) | ureq::Error::TlsRequired => Failure::Tls,
+        ureq::Error::Io(error) => match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::TimedOut,
+            ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::NotConnected
+            | ErrorKind::UnexpectedEof => Failure::Closed,
+            // rustls reports what it does not accept as invalid data.
+            ErrorKind::InvalidData => Failure::Tls,
+            _ => Failure::Connect,
+        },
+        _ => Failure::Protocol,
+    }
+}
+
+/// What went wrong within the body.
+fn cut_off(error: std::io::Error) -> Failure {
+    match ureq::Error::from(error) {
+        ureq::Error::Timeout(_) => Failure::TimedOut,
+        ureq::Error::Io(error) => match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::TimedOut,
+            _ => Failure::CutOff,
+        },
+        ureq::Error::Protocol(_) => Failure::Protocol,
+        _ => Failure::CutOff,
+    }
+}
