@@ -180,7 +180,9 @@ impl Pools {
         let Lookup { now, settings, policy, generation } = *lookup;
         if let Some(entry) = self.positive.get(key) {
             let ttl = settings.ttl.of(entry.claims.exp.is_some());
-            if is_alive(entry.asked, ttl, now) && now.wall < entry.claims.end(settings.leeway) && lasts(entry, now, settings)
+            if is_alive(entry.asked, ttl, now)
+                && now.wall < entry.claims.end(settings.leeway)
+                && lasts(entry, now, settings)
             {
                 let computed = entry.computed.iter().find(|c| c.policy == policy && c.generation == generation);
                 return Some(match computed {
@@ -200,8 +202,20 @@ impl Pools {
     }
 
     /// Remembers an answer, in place of whatever was remembered for the key.
-    pub(crate) fn insert(&mut self, key: Key, family: Option<Key>, answer: &Introspection, asked: Now, settings: &Settings) {
+    pub(crate) fn insert(
+        &mut self,
+        key: Key,
+        family: Option<Key>,
+        answer: &Introspection,
+        asked: Now,
+        settings: &Settings,
+    ) {
         self.remove(&key);
+        if let Introspection::Active(claims) = answer
+            && claims.end(settings.leeway) <= asked.wall
+        {
+            return; // it was over before it came
+        }
         let family = family.map(Box::new);
         match answer {
             Introspection::Active(claims) => {
@@ -222,7 +236,9 @@ impl Pools {
 
     /// Remembers what was computed for an answer, if that answer is still there.
     pub(crate) fn keep(&mut self, key: &Key, claims: &Arc<Claims>, computed: Computed) {
-        let Some(entry) = self.positive.peek_mut(key).filter(|entry| Arc::ptr_eq(&entry.claims, claims)) else { return };
+        let Some(entry) = self.positive.peek_mut(key).filter(|entry| Arc::ptr_eq(&entry.claims, claims)) else {
+            return;
+        };
         entry.computed.retain(|one| one.policy != computed.policy && one.generation == computed.generation);
         if entry.computed.len() >= COMPUTED {
             entry.computed.remove(0);
@@ -293,7 +309,8 @@ impl Pools {
             return;
         }
         // A rejected token makes room among the rejected ones, or is not remembered.
-        while self.negative.len() >= self.sizes.negative_capacity || self.bytes + NEGATIVE_BYTES > self.sizes.max_bytes {
+        while self.negative.len() >= self.sizes.negative_capacity || self.bytes + NEGATIVE_BYTES > self.sizes.max_bytes
+        {
             if !self.evict_negative() {
                 return;
             }

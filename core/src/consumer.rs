@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::claims::{Claims, string};
 use crate::config::node::{Node, Value, read_json};
-use crate::config::report::{ConfigError, Report};
+use crate::config::report::{ConfigError, Report, clipped};
 use crate::headers::{HeaderEncoding, encode_text};
 
 /// The longest value of a consumer, in its longest encoded form, in bytes. A `limits.header_bytes` below this leaves longer
@@ -229,7 +229,8 @@ impl Consumers {
         };
         let mut directory = Directory::default();
         let mut all = Vec::with_capacity(elements.len());
-        let mut places = HashMap::with_capacity_and_hasher(0, BuildHasherDefault::<std::hash::DefaultHasher>::default());
+        let mut places =
+            HashMap::with_capacity_and_hasher(0, BuildHasherDefault::<std::hash::DefaultHasher>::default());
         directory.ids.reserve(elements.len());
         for (at, element) in elements.iter().enumerate() {
             let place = format!("{path}[{at}]");
@@ -245,9 +246,21 @@ impl Consumers {
                     continue;
                 }
                 if let Some(other) = index.get(key.text()) {
+                    // An id that was derived from a name is that of another as the name is.
+                    let is_derived = field == Field::Id && element.member("id").is_none();
+                    let named_twice = is_derived
+                        && [&other.username, &other.custom_id].into_iter().flatten().any(|name| {
+                            consumer.username.as_ref() == Some(name) || consumer.custom_id.as_ref() == Some(name)
+                        });
+                    if named_twice && other.username.is_some() == consumer.username.is_some() {
+                        continue;
+                    }
                     let first = places.get(&Arc::as_ptr(other)).copied().unwrap_or_default();
-                    let text = key.text().escape_debug();
-                    report.error(&format!("{place}.{name}"), format!("`{text}` is already that of {path}[{first}]"));
+                    let text = clipped(key.text());
+                    let (this, that) = (clipped(&consumer.id), clipped(&other.id));
+                    let message =
+                        format!("{text} of consumer {this} is already that of {path}[{first}], consumer {that}");
+                    report.error(&format!("{place}.{name}"), message);
                 } else {
                     index.insert(key, Arc::clone(&consumer));
                 }
@@ -272,6 +285,7 @@ fn consumer(node: &Node, place: &str, lenient: bool, report: &mut Report) -> Opt
         return None;
     };
     let before = report.errors();
+    let of = node.member("id").and_then(Node::text).map(|id| format!("consumer {}: ", clipped(id))).unwrap_or_default();
     let (mut id, mut username, mut custom_id) = (None, None, None);
     let (mut tags, mut groups) = (Box::default(), Box::default());
     for member in members {
@@ -279,9 +293,9 @@ fn consumer(node: &Node, place: &str, lenient: bool, report: &mut Report) -> Opt
         match member.name.as_str() {
             _ if lenient && member.node.value == Value::Null => {}
             _ if member.repeated => report.error(&path, "is given twice"),
-            "id" => id = name(&member.node, &path, report),
-            "username" => username = name(&member.node, &path, report),
-            "custom_id" => custom_id = name(&member.node, &path, report),
+            "id" => id = name(&member.node, &path, "", report),
+            "username" => username = name(&member.node, &path, &of, report),
+            "custom_id" => custom_id = name(&member.node, &path, &of, report),
             "tags" => tags = words(&member.node, &path, lenient, report),
             "groups" => groups = words(&member.node, &path, lenient, report),
             _ if lenient => {}
@@ -291,14 +305,12 @@ fn consumer(node: &Node, place: &str, lenient: bool, report: &mut Report) -> Opt
     if report.errors() > before {
         return None;
     }
-    let Some(id) = id.or_else(|| username.as_ref().or(custom_id.as_ref()).map(|name| derived_id(name))) else {
-        report.error(place, "needs `username` or `custom_id`");
-        return None;
-    };
     if username.is_none() && custom_id.is_none() {
-        report.error(place, "needs `username` or `custom_id`");
+        let id = id.map(|id| format!("consumer {}: ", clipped(&id))).unwrap_or_default();
+        report.error(place, format!("{id}needs `username` or `custom_id`"));
         return None;
     }
+    let id = id.or_else(|| username.as_ref().or(custom_id.as_ref()).map(|name| derived_id(name)))?;
     Some(Consumer { id, username, custom_id, tags, groups })
 }
 
@@ -307,17 +319,15 @@ fn derived_id(name: &str) -> Box<str> {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, name.as_bytes()).to_string().into()
 }
 
-fn name(node: &Node, path: &str, report: &mut Report) -> Option<Box<str>> {
-    let Value::String(text) = &node.value else {
-        report.wrong(path, node, "a string that is not empty");
-        return None;
-    };
-    if text.is_empty() {
-        report.wrong(path, node, "a string that is not empty");
-    } else if encode_text(text, HeaderEncoding::Rfc8187).len() > VALUE_BYTES {
-        report.error(path, format!("is too long for a header: at most {VALUE_BYTES} bytes once encoded"));
-    } else {
-        return Some(text.as_str().into());
+/// `of` says whose name it is.
+fn name(node: &Node, path: &str, of: &str, report: &mut Report) -> Option<Box<str>> {
+    match &node.value {
+        Value::String(text) if text.is_empty() => report.error(path, format!("{of}is empty")),
+        Value::String(text) if encode_text(text, HeaderEncoding::Rfc8187).len() > VALUE_BYTES => {
+            report.error(path, format!("{of}is too long for a header: at most {VALUE_BYTES} bytes once encoded"));
+        }
+        Value::String(text) => return Some(text.as_str().into()),
+        _ => report.wrong(path, node, "a string that is not empty"),
     }
     None
 }
@@ -332,12 +342,12 @@ fn words(node: &Node, path: &str, lenient: bool, report: &mut Report) -> Box<[Bo
     for (at, element) in elements.iter().enumerate() {
         match &element.value {
             Value::String(text) => words.push(text.as_str().into()),
-            Value::Object(members) if lenient => words.extend(members.iter().find_map(|member| {
-                match (member.name.as_str(), &member.node.value) {
+            Value::Object(members) if lenient => {
+                words.extend(members.iter().find_map(|member| match (member.name.as_str(), &member.node.value) {
                     ("name", Value::String(text)) => Some(text.as_str().into()),
                     _ => None,
-                }
-            })),
+                }))
+            }
             _ => report.wrong(&format!("{path}[{at}]"), element, "a string"),
         }
     }

@@ -346,7 +346,7 @@ impl Deny {
 
     /// The header fields, in order: `Content-Type`, `Cache-Control`, then `WWW-Authenticate` (RFC 6750 §3) or `Retry-After`
     /// where there is one.
-    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let challenge = self.policy.as_ref().and_then(|policy| {
             let challenges = &policy.0.challenges;
             match self.reason {

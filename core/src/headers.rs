@@ -465,10 +465,13 @@ mod tests {
 
     #[test]
     fn managed_names_are_found_in_every_spelling() {
-        for name in ["X-Consumer-ID", "x_consumer_username", "X.Credential.Sub", "x-credential-", "X_ANONYMOUS.consumer"] {
+        for name in
+            ["X-Consumer-ID", "x_consumer_username", "X.Credential.Sub", "x-credential-", "X_ANONYMOUS.consumer"]
+        {
             assert!(is_managed(name.as_bytes()), "{name}");
         }
-        for name in ["", "X", "X-Consumer", "X-Anonymous-Consumer-2", "X-Anonymous", "XX-Consumer-ID", "X--Consumer-ID"] {
+        for name in ["", "X", "X-Consumer", "X-Anonymous-Consumer-2", "X-Anonymous", "XX-Consumer-ID", "X--Consumer-ID"]
+        {
             assert!(!is_managed(name.as_bytes()), "{name}");
         }
         assert!(set_headers().all(|name| is_managed(name.as_bytes())));
@@ -493,11 +496,9 @@ mod tests {
 
     #[test]
     fn json_is_compact_ascii_in_its_own_order() {
-        let json = "{ \"b\" : [ 1.50 , 12345678901234567890123 , \"\\u00e9\\\"\\n\\\\\" ],\n\"a\":\"\u{1F600} \u{7f}/\" }";
+        let json =
+            "{ \"b\" : [ 1.50 , 12345678901234567890123 , \"\\u00e9\\\"\\n\\\\\" ],\n\"a\":\"\u{1F600} \u{7f}/\" }";
         let written = compact(json);
-        assert_eq!(
-            written,
-            r#"{"b":[1.50,12345678901234567890123,"\u00e9\"\u000a\\"],"a":"\ud83d\ude00 \u007f/"}"#
-        );
+        assert_eq!(written, r#"{"b":[1.50,12345678901234567890123,"\u00e9\"\u000a\\"],"a":"\ud83d\ude00 \u007f/"}"#);
     }
 }

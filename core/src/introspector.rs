@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::cache::{Computed, Hit, Key};
 use crate::claims::Claims;
 use crate::clock::{Now, duration};
-use crate::cache::{Computed, Hit, Key};
 use crate::config::{Config, ConfigError, Policy, Profile};
 use crate::consumer::{Consumers, Identity};
 use crate::decision::{Allow, Decision, Deny, Grant, Reason, Seconds, Source};
@@ -125,7 +125,10 @@ impl Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).field("consumers", &self.consumers).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("consumers", &self.consumers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -506,13 +509,16 @@ impl Inner {
             let fields = [("setting", "anonymous".to_owned())];
             self.complain(denial.reason, "the setting names no consumer", &fields, asked.now);
         }
-        self.done(asked, Decision::Deny(Deny {
-            reason: denial.reason,
-            malformed: denial.malformed,
-            policy: Some(asked.policy.clone()),
-            retry_after: Seconds::new(denial.retry_after.unwrap_or(settings.retry_after)),
-            head: asked.head,
-        }))
+        self.done(
+            asked,
+            Decision::Deny(Deny {
+                reason: denial.reason,
+                malformed: denial.malformed,
+                policy: Some(asked.policy.clone()),
+                retry_after: Seconds::new(denial.retry_after.unwrap_or(settings.retry_after)),
+                head: asked.head,
+            }),
+        )
     }
 
     fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
@@ -627,7 +633,10 @@ impl Context {
         count(&self.inner.stats.introspections);
         let time_left = duration(self.deadline.saturating_sub(now.mono));
         let outbound = Box::new(Outbound::new(&self.state.config.endpoint, &self.question, time_left));
-        Step::Introspect(Exchange { asking: Some(Box::new(Asking { context: self, flight, asked: now, attempt })), outbound })
+        Step::Introspect(Exchange {
+            asking: Some(Box::new(Asking { context: self, flight, asked: now, attempt })),
+            outbound,
+        })
     }
 
     fn wait(self, flight: Arc<Flight>, ticket: Ticket) -> Step {
@@ -800,9 +809,7 @@ impl Waiting {
     fn resume(self: Box<Self>, now: Now) -> Step {
         let time_is_over = self.context.deadline <= now.mono;
         match self.flight.standing(self.ticket, now.mono) {
-            Standing::Over(Outcome::Answer(answer)) => {
-                self.end().conclude(answer.into(), Source::Waiting, now)
-            }
+            Standing::Over(Outcome::Answer(answer)) => self.end().conclude(answer.into(), Source::Waiting, now),
             Standing::Over(Outcome::Failure(none)) => self.end().refuse(none.into(), Source::Waiting, now),
             _ if time_is_over => self.end().refuse(Reason::EndpointTimedOut.into(), Source::Waiting, now),
             Standing::Elected => self.take_over(now),

@@ -117,7 +117,10 @@ impl Outbound {
 
 impl fmt::Debug for Outbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbound").field("method", &self.method()).field("time_left", &self.time_left).finish_non_exhaustive()
+        f.debug_struct("Outbound")
+            .field("method", &self.method())
+            .field("time_left", &self.time_left)
+            .finish_non_exhaustive()
     }
 }
 

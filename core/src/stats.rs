@@ -85,9 +85,7 @@ impl Stats {
             allowed: sum(&|stripe| load(&stripe.allowed)),
             denied: Reason::ALL
                 .iter()
-                .map(|reason| {
-                    (*reason, sum(&|stripe| stripe.denied.get(reason.index()).map_or(0, load)))
-                })
+                .map(|reason| (*reason, sum(&|stripe| stripe.denied.get(reason.index()).map_or(0, load))))
                 .collect(),
             latency: self.latency.iter().map(load).collect(),
             latency_sum: Duration::from_micros(load(&self.latency_sum)),
@@ -150,7 +148,12 @@ impl Snapshot {
             ("negative_hits_total", "counter", "Requests answered from a remembered active:false.", self.negative_hits),
             ("misses_total", "counter", "Requests that started an introspection.", self.misses),
             ("waits_total", "counter", "Requests that waited for another's introspection.", self.waits),
-            ("introspections_total", "counter", "Calls to the introspection endpoint, retries included.", self.introspections),
+            (
+                "introspections_total",
+                "counter",
+                "Calls to the introspection endpoint, retries included.",
+                self.introspections,
+            ),
             ("evictions_total", "counter", "Cache entries pushed out by newer ones.", self.evictions),
             ("header_values_left_out_total", "counter", "Header values over the limit.", self.values_left_out),
             ("bodies_not_searched_total", "counter", "Request bodies too long or coded.", self.bodies_not_searched),

@@ -120,7 +120,14 @@ impl Store {
 
     /// Ends a flight that is answered or failed in time. The answer is written if the flight is still the one for its key:
     /// not forgotten, not replaced.
-    pub(crate) fn land(&self, key: &Key, flight: &Arc<Flight>, outcome: Outcome, asked: Now, settings: &Settings) -> Wakes {
+    pub(crate) fn land(
+        &self,
+        key: &Key,
+        flight: &Arc<Flight>,
+        outcome: Outcome,
+        asked: Now,
+        settings: &Settings,
+    ) -> Wakes {
         let mut shard = self.shard(key).lock();
         if let Some(boarded) = shard.retire(key, flight)
             && let Outcome::Answer(answer) = &outcome

@@ -140,8 +140,7 @@ impl<'a> Authorization<'a> {
 
 /// Reads the token wherever `reading` says it may be.
 pub(crate) fn read<'a>(request: &Request<'a>, authorization: &Authorization<'a>, reading: &Reading) -> Found<'a> {
-    let mut found =
-        Found { presented: Presented::Nothing, from_query: false, body: None, body_not_searched: false };
+    let mut found = Found { presented: Presented::Nothing, from_query: false, body: None, body_not_searched: false };
     let mut sources = 0_u32;
     if reading.places.header {
         found.add(authorization.read(reading), reading, &mut sources);

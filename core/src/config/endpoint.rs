@@ -54,7 +54,7 @@ pub(crate) const REQUEST_PATH: &str = "X-Request-Path";
 pub(crate) const REQUEST_METHOD: &str = "X-Request-Http-Method";
 
 /// RFC 7662 §4: the call carries credentials, so it goes over TLS, or stays on this machine.
-pub(crate) fn url(node: &Node, path: &str, insecure: bool, reader: &mut Reader<'_>) -> Option<Secret> {
+pub(crate) fn url(node: &Node, path: &str, insecure: Option<bool>, reader: &mut Reader<'_>) -> Option<Secret> {
     const ALLOWED: &str =
         "an `https` URL without user info and fragment (`http` for loopback hosts, or with `allow_insecure_http`)";
     let text = Zeroizing::new(reader.referred(node, path, ALLOWED)?);
@@ -63,7 +63,9 @@ pub(crate) fn url(node: &Node, path: &str, insecure: bool, reader: &mut Reader<'
         return None;
     };
     let Some(host) = url.host() else {
-        reader.report.error(path, format!("found a URL with scheme `{}` and no host, allowed is {ALLOWED}", url.scheme()));
+        reader
+            .report
+            .error(path, format!("found a URL with scheme `{}` and no host, allowed is {ALLOWED}", url.scheme()));
         return None;
     };
     // Never the query, never user info.
@@ -77,9 +79,11 @@ pub(crate) fn url(node: &Node, path: &str, insecure: bool, reader: &mut Reader<'
         reader.report.error(path, format!("found user info before {shown}, allowed is {ALLOWED}"));
     } else if url.fragment().is_some() {
         reader.report.error(path, format!("found a fragment behind {shown}, allowed is {ALLOWED}"));
-    } else if url.scheme() == "http" && !loopback && !insecure {
-        if reader.is_kong() {
-            reader.report.warn(path, format!("{shown} is called in the clear: token and credentials can be read on the way"));
+    } else if url.scheme() == "http" && !loopback && insecure != Some(true) {
+        if reader.is_kong() && insecure.is_none() {
+            reader
+                .report
+                .warn(path, format!("{shown} is called in the clear: token and credentials can be read on the way"));
         } else {
             reader.report.error(path, format!("found {shown}, allowed is {ALLOWED}"));
             return None;
@@ -129,9 +133,13 @@ pub(crate) fn client_auth(node: &Node, path: &str, reader: &mut Reader<'_>) -> O
         let (path, node) = (join(path, &member.name), &member.node);
         match member.name.as_str() {
             "method" => {
+                let before = reader.report.errors();
                 let mut given = Method::None;
                 reader.word(node, &path, METHODS, &mut given);
-                method = Some(given);
+                method = Some(given).filter(|_| reader.report.errors() == before);
+            }
+            "client_id" if !matches!(node.value, Value::String(_) | Value::Object(_)) => {
+                reader.report.wrong(&path, node, "a string");
             }
             "client_id" => id = reader.secret(node, &path),
             "client_secret" => secret = reader.secret(node, &path),
@@ -141,7 +149,7 @@ pub(crate) fn client_auth(node: &Node, path: &str, reader: &mut Reader<'_>) -> O
     let given = |name: &str| members.iter().any(|member| member.name == name);
     if !given("method") && matches!(node.value, Value::Object(_)) {
         let allowed = one_of(METHODS.iter().map(|(name, _)| *name));
-        reader.report.error(&join(path, "method"), format!("is missing, allowed is {allowed}"));
+        reader.report.missing(&join(path, "method"), format!("is missing, allowed is {allowed}"));
     }
     match method {
         Some(Method::None) if given("client_secret") => {
@@ -150,7 +158,7 @@ pub(crate) fn client_auth(node: &Node, path: &str, reader: &mut Reader<'_>) -> O
         Some(Method::Basic | Method::BasicRaw | Method::Post) => {
             for name in ["client_id", "client_secret"] {
                 if !given(name) {
-                    reader.report.error(&join(path, name), "is missing, this method needs it");
+                    reader.report.missing(&join(path, name), "is missing, this method needs it");
                 }
             }
         }
@@ -167,10 +175,9 @@ pub(crate) fn client_auth(node: &Node, path: &str, reader: &mut Reader<'_>) -> O
             basic(&form_encode(id.expose().as_bytes()), &form_encode(secret.expose().as_bytes()))
         }
         (Method::BasicRaw, Some(id), Some(secret)) => basic(id.expose(), secret.expose()),
-        (Method::Post, Some(id), Some(secret)) => ClientAuth {
-            authorization: None,
-            params: vec![("client_id".into(), id), ("client_secret".into(), secret)],
-        },
+        (Method::Post, Some(id), Some(secret)) => {
+            ClientAuth { authorization: None, params: vec![("client_id".into(), id), ("client_secret".into(), secret)] }
+        }
         (_, Some(id), _) => ClientAuth { authorization: None, params: vec![("client_id".into(), id)] },
         _ => ClientAuth::default(),
     })
@@ -189,7 +196,9 @@ pub(crate) fn params(node: &Node, path: &str, reader: &mut Reader<'_>) -> Vec<(B
     for member in reader.members(node, path) {
         let path = join(path, &member.name);
         if OURS.contains(&member.name.as_str()) {
-            reader.report.error(&path, "is not an extra parameter: it has a field of its own or is Tokenward's to send");
+            reader
+                .report
+                .error(&path, "is not an extra parameter: it has a field of its own or is Tokenward's to send");
         } else if let Some(value) = reader.secret(&member.node, &path) {
             params.push((member.name.as_str().into(), value));
         }
@@ -230,7 +239,9 @@ pub(crate) fn headers(
         if is_field_value(value.expose()) {
             headers.push((name.into(), value));
         } else {
-            reader.report.error(&path, "holds characters that a header value cannot hold, or begins or ends with a space");
+            reader
+                .report
+                .error(&path, "holds characters that a header value cannot hold, or begins or ends with a space");
         }
     }
     headers

@@ -18,7 +18,7 @@ pub use self::policy::Policy;
 pub(crate) use self::policy::Rules;
 use self::reader::{Reader, join, microseconds, number};
 pub use self::report::{ConfigError, Problem};
-use self::report::Report;
+use self::report::{Report, clipped};
 use self::secret::{NoSources, Secret, Sources};
 use crate::consumer::Consumers;
 use crate::reply;
@@ -186,7 +186,11 @@ impl Config {
         if let Some(name) = &self.policy.0.anonymous
             && consumers.named(name).is_none()
         {
-            report.warn("anonymous", "names no consumer by id or username: what falls back to it is refused with 500");
+            let name = clipped(name);
+            report.warn(
+                "anonymous",
+                format!("{name} is no consumer's id or username: what falls back to it is refused with 500"),
+            );
         }
         let mut warnings = self.warnings.clone();
         warnings.extend(report.finish().unwrap_or_default());
@@ -287,14 +291,18 @@ impl Config {
 /// Shows no secret.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("profile", &self.profile).field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("profile", &self.profile)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
 /// A configuration while it is read.
 struct Draft<'n> {
     given: Vec<&'n str>,
-    insecure: bool,
+    /// `allow_insecure_http`, if given.
+    insecure: Option<bool>,
     introspect_request: bool,
     url: Option<Secret>,
     authorization: Option<Secret>,
@@ -309,11 +317,14 @@ struct Draft<'n> {
 
 impl<'n> Draft<'n> {
     fn new(profile: Profile, node: &'n Node) -> Self {
-        let is_true = |name| node.member(name).is_some_and(|node| node.value == Value::Bool(true));
+        let given = |name| match node.member(name).map(|node| &node.value) {
+            Some(Value::Bool(given)) => Some(*given),
+            _ => None,
+        };
         Self {
             given: Vec::new(),
-            insecure: is_true("allow_insecure_http"),
-            introspect_request: is_true("introspect_request"),
+            insecure: given("allow_insecure_http"),
+            introspect_request: given("introspect_request").unwrap_or(false),
             url: None,
             authorization: None,
             client_auth: None,
@@ -352,7 +363,7 @@ impl<'n> Draft<'n> {
                 let words = [("standard", Profile::Standard), ("kong", Profile::Kong)];
                 reader.word(node, path, &words, &mut { Profile::Standard });
             }
-            "allow_insecure_http" => reader.boolean(node, path, &mut self.insecure),
+            "allow_insecure_http" => reader.boolean(node, path, &mut false),
             "tls_roots" => self.tls_roots = tls_roots(node, path, reader),
             "introspection_params" => self.params = endpoint::params(node, path, reader),
             "leeway" => settings.leeway = reader.seconds(node, path, 0.0..=300.0).unwrap_or(0),
@@ -377,10 +388,10 @@ impl<'n> Draft<'n> {
 
     fn missing(&mut self, reader: &mut Reader<'_>) {
         if !self.given.contains(&"introspection_url") {
-            reader.report.error("introspection_url", "is missing: the URL of the introspection endpoint (RFC 7662)");
+            reader.report.missing("introspection_url", "is missing: the URL of the introspection endpoint (RFC 7662)");
         }
         if !self.given.contains(&"authorization_value") && !self.given.contains(&"client_auth") {
-            reader.report.error("authorization_value", "is missing, and so is `client_auth`: one of them is needed");
+            reader.report.missing("authorization_value", "is missing, and so is `client_auth`: one of them is needed");
         }
         if reader.is_kong() && !self.given.contains(&"hide_credentials") {
             reader.report.warn("hide_credentials", "is not given and true; Kong before 3.14 took it as false");
@@ -450,10 +461,13 @@ fn tls_roots(node: &Node, path: &str, reader: &mut Reader<'_>) -> TlsRoots {
     match &node.value {
         Value::String(text) if **text == "system" => {}
         Value::Object(members) => match members.as_slice() {
-            [Member { name, node: file, .. }] if name == "file" && file.text().is_some_and(|path| !path.is_empty()) => {
-                let file = file.text().unwrap_or_default();
-                return TlsRoots::File { path: Path::new(file).to_owned(), pem: None }.read(path, reader);
-            }
+            [Member { name, node: file, .. }] if name == "file" => match file.text() {
+                Some(file) if !file.is_empty() => {
+                    return TlsRoots::File { path: Path::new(file).to_owned(), pem: None }.read(path, reader);
+                }
+                _ => reader.report.wrong(&join(path, "file"), file, "the path of a PEM file"),
+            },
+            [] => reader.report.missing(&join(path, "file"), "is missing: the path of a PEM file"),
             _ => reader.report.wrong(path, node, ALLOWED),
         },
         _ => reader.report.wrong(path, node, ALLOWED),
@@ -509,8 +523,7 @@ fn retry(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Settin
 }
 
 fn limits(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Settings) {
-    const KNOWN: &[&str] =
-        &["token_bytes", "reply_bytes", "body_bytes", "header_bytes", "concurrent_introspections"];
+    const KNOWN: &[&str] = &["token_bytes", "reply_bytes", "body_bytes", "header_bytes", "concurrent_introspections"];
     for member in reader.members(node, path) {
         let (path, node) = (join(path, &member.name), &member.node);
         let limit = match member.name.as_str() {

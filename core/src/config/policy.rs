@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Profile;
 use super::node::{Member, Node, Value};
 use super::reader::{Reader, join};
+use super::report::clipped;
 use crate::checks::Requirements;
 use crate::consumer::ConsumerBy;
 use crate::decision::{FailureClass, Reason};
@@ -145,13 +146,15 @@ impl Rules {
         let mut taken: Vec<(String, String)> =
             CREDENTIALS.iter().map(|(name, claim)| (fold(name), format!("claim `{claim}`"))).collect();
         for (path, element) in elements {
-            let Some(header) = element.text().and_then(|entry| ClaimHeader::parse(entry, reader.is_kong())) else {
+            let entry = element.text().unwrap_or_default();
+            let Some(header) = ClaimHeader::parse(entry, reader.is_kong()) else {
                 reader.report.wrong(&path, element, ALLOWED);
                 continue;
             };
             let folded = header.folded();
             if let Some((_, by)) = taken.iter().find(|(name, _)| *name == folded) {
-                let message = format!("gives the header `{}`, which is already that of {by}", header.name);
+                let entry = clipped(entry);
+                let message = format!("{entry} gives the header `{}`, which is already that of {by}", header.name);
                 if reader.is_kong() {
                     reader.report.warn(&path, format!("{message}; this entry is left out"));
                 } else {
@@ -163,7 +166,7 @@ impl Rules {
                 reader.report.error(&path, format!("is one claim too many: at most {} are forwarded", u16::MAX));
                 break;
             }
-            taken.push((folded, format!("`{path}`")));
+            taken.push((folded, format!("`{path}` ({})", clipped(entry))));
             claims.push(header);
         }
         self.writing.custom = claims.into();
@@ -172,7 +175,9 @@ impl Rules {
     fn token_from(&mut self, node: &Node, path: &str, reader: &mut Reader<'_>) {
         let Some(elements) = reader.elements(node, path, "\"header\", \"query\", \"body\"") else { return };
         if elements.is_empty() {
-            reader.report.error(path, "found an empty array, allowed is at least one of \"header\", \"query\", \"body\"");
+            reader
+                .report
+                .error(path, "found an empty array, allowed is at least one of \"header\", \"query\", \"body\"");
         }
         let mut places = Places { header: false, query: false, body: false };
         for (path, element) in elements {
@@ -199,8 +204,7 @@ impl Rules {
     fn require(&mut self, node: &Node, path: &str, reader: &mut Reader<'_>) {
         const KNOWN: &[&str] = &["scopes", "audience", "issuer", "consumer"];
         // Given as a whole: what an inherited policy required is not required any more.
-        self.requirements =
-            Requirements { bearer_only: self.requirements.bearer_only, ..Requirements::default() };
+        self.requirements = Requirements { bearer_only: self.requirements.bearer_only, ..Requirements::default() };
         self.require_consumer = false;
         for member in reader.members(node, path) {
             let (path, node) = (join(path, &member.name), &member.node);
@@ -254,8 +258,7 @@ fn scopes(node: &Node, path: &str, reader: &mut Reader<'_>) -> Vec<Vec<Box<str>>
     alternatives
 }
 
-const CONSUMER_BY: &[(&str, ConsumerBy)] =
-    &[("username", ConsumerBy::Username), ("client_id", ConsumerBy::ClientId)];
+const CONSUMER_BY: &[(&str, ConsumerBy)] = &[("username", ConsumerBy::Username), ("client_id", ConsumerBy::ClientId)];
 const ARRAY_FORMATS: &[(&str, ArrayFormat)] =
     &[("json", ArrayFormat::Json), ("comma", ArrayFormat::Comma), ("repeat", ArrayFormat::Repeat)];
 const HEADER_ENCODINGS: &[(&str, HeaderEncoding)] =

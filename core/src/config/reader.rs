@@ -22,7 +22,8 @@ impl Reader<'_> {
     /// The members of an object, each once. In profile `kong`, `null` means not given.
     pub(crate) fn members<'n>(&mut self, node: &'n Node, path: &str) -> Vec<&'n Member> {
         let Value::Object(members) = &node.value else {
-            self.report.wrong(path, node, "an object");
+            // What stands there may be a secret in the wrong place.
+            self.report.wrong_secret(path, node, "an object");
             return Vec::new();
         };
         let mut once = Vec::with_capacity(members.len());
@@ -129,6 +130,10 @@ impl Reader<'_> {
                 }
                 [Member { name, node, .. }] if name == "file" && node.text().is_some() => {
                     self.sources.file(node.text().unwrap_or_default()).and_then(secret_from_file)
+                }
+                [Member { name, node, .. }] if name == "env" || name == "file" => {
+                    self.report.wrong_secret(&join(path, name), node, "a string");
+                    return None;
                 }
                 _ => {
                     self.report.wrong_secret(path, node, ALLOWED);

@@ -70,12 +70,18 @@ impl fmt::Display for ConfigError {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     errors: Vec<Problem>,
+    missing: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl Report {
     pub(crate) fn error(&mut self, path: &str, message: impl Into<String>) {
         self.errors.push(problem(path, message));
+    }
+
+    /// An error about something that does not stand in the document: these come last.
+    pub(crate) fn missing(&mut self, path: &str, message: impl Into<String>) {
+        self.missing.push(problem(path, message));
     }
 
     pub(crate) fn warn(&mut self, path: &str, message: impl Into<String>) {
@@ -95,19 +101,23 @@ impl Report {
     pub(crate) fn unknown(&mut self, path: &str, name: &str, known: &[&str]) {
         let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
         let name = clipped(name);
-        self.error(path, match nearest {
-            Some(nearest) => format!("unknown field {name}, the nearest known one is `{nearest}`"),
-            None => format!("unknown field {name}"),
-        });
+        self.error(
+            path,
+            match nearest {
+                Some(nearest) => format!("unknown field {name}, the nearest known one is `{nearest}`"),
+                None => format!("unknown field {name}"),
+            },
+        );
     }
 
     /// How many errors there are so far.
     pub(crate) fn errors(&self) -> usize {
-        self.errors.len()
+        self.errors.len() + self.missing.len()
     }
 
     /// The warnings, if there is no error.
-    pub(crate) fn finish(self) -> Result<Vec<Problem>, ConfigError> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Problem>, ConfigError> {
+        self.errors.append(&mut self.missing);
         if self.errors.is_empty() { Ok(self.warnings) } else { Err(ConfigError { problems: self.errors.into() }) }
     }
 }
@@ -129,7 +139,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn clipped(text: &str) -> String {
+pub(crate) fn clipped(text: &str) -> String {
     let mut shown: String = text.chars().take(64).flat_map(char::escape_debug).collect();
     if text.chars().nth(64).is_some() {
         shown.push_str("...");

@@ -1,7 +1,7 @@
 //! Kong's declarative files (`_format_version` 1.1, 2.1, 3.0), as Kong itself and decK write them.
 
 use crate::config::node::{Node, Value};
-use crate::config::report::Report;
+use crate::config::report::{Report, clipped};
 use crate::config::{Config, ConfigError, Profile};
 use crate::consumer::Consumers;
 use crate::load::{Document, Loader};
@@ -89,94 +89,70 @@ impl Scope<'_> {
 }
 
 fn choose<'n>(root: &'n Node, select: Option<&str>) -> Result<Plugin<'n>, String> {
-    let mut file = File::default();
-    file.read(root);
-    let listed = || file.plugins.iter().map(|plugin| plugin.scope.shown()).collect::<Vec<_>>().join(", ");
-    let place = |scope: Scope<'_>| file.plugins.iter().position(|plugin| plugin.scope == scope);
-    let at = match select {
-        _ if file.plugins.is_empty() => {
-            return Err(format!("holds no enabled plugin `{PLUGIN}`"));
-        }
-        None if file.plugins.len() == 1 => Some(0),
+    let mut plugins = Vec::new();
+    read(root, &mut plugins);
+    let listed = || plugins.iter().map(|plugin| plugin.scope.shown()).collect::<Vec<_>>().join(", ");
+    if plugins.is_empty() {
+        return Err(format!("holds no enabled plugin `{PLUGIN}`"));
+    }
+    let chosen = match select {
+        None if plugins.len() == 1 => Some(0),
         None => {
-            return Err(format!("holds several plugins `{PLUGIN}`: {}; name one with `#route=` or `#service=`", listed()));
+            return Err(format!(
+                "holds several plugins `{PLUGIN}`: {}; name one with `#route=` or `#service=`",
+                listed()
+            ));
         }
         Some(select) => {
-            let chosen = match select.split_once('=') {
-                Some(("route", name)) => {
-                    let route = file.routes.iter().find(|(route, _)| *route == name);
-                    let service = route.and_then(|(_, service)| *service).map(Scope::Service);
-                    // What Kong would run for the route: the nearest one.
-                    place(Scope::Route(name))
-                        .or_else(|| service.and_then(place))
-                        .or_else(|| route.and_then(|_| place(Scope::Global)))
-                }
-                Some(("service", name)) => place(Scope::Service(name))
-                    .or_else(|| file.services.contains(&name).then(|| place(Scope::Global)).flatten()),
-                _ => None,
+            let scope = match select.split_once('=') {
+                Some(("route", name)) => Scope::Route(name),
+                Some(("service", name)) => Scope::Service(name),
+                _ => return Err(format!("{} is neither `route=NAME` nor `service=NAME`", clipped(select))),
             };
-            if chosen.is_none() {
-                return Err(format!("holds no plugin `{PLUGIN}` for {}, but: {}", select.escape_debug(), listed()));
-            }
-            chosen
+            plugins.iter().position(|plugin| plugin.scope == scope)
         }
     };
-    let at = at.unwrap_or(0);
-    if at < file.plugins.len() { Ok(file.plugins.swap_remove(at)) } else { Err("holds no such plugin".to_owned()) }
+    match chosen {
+        Some(at) if at < plugins.len() => Ok(plugins.swap_remove(at)),
+        _ => {
+            Err(format!("holds no enabled plugin `{PLUGIN}` for {}, but: {}", clipped(select.unwrap_or("")), listed()))
+        }
+    }
 }
 
-/// What a file holds, as far as choosing a plugin needs it.
-#[derive(Default)]
-struct File<'n> {
-    plugins: Vec<Plugin<'n>>,
-    services: Vec<&'n str>,
-    /// Each with its service, if it names one.
-    routes: Vec<(&'n str, Option<&'n str>)>,
+fn read<'n>(root: &'n Node, plugins: &mut Vec<Plugin<'n>>) {
+    for service in elements(root, "services") {
+        read_plugins(service, name(service).map_or(Scope::Other, Scope::Service), plugins);
+        for route in elements(service, "routes") {
+            read_plugins(route, name(route).map_or(Scope::Other, Scope::Route), plugins);
+        }
+    }
+    for route in elements(root, "routes") {
+        read_plugins(route, name(route).map_or(Scope::Other, Scope::Route), plugins);
+    }
+    for consumer in elements(root, "consumers") {
+        read_plugins(consumer, Scope::Other, plugins);
+    }
+    read_plugins(root, Scope::Global, plugins);
 }
 
-impl<'n> File<'n> {
-    fn read(&mut self, root: &'n Node) {
-        for service in elements(root, "services") {
-            let name = name(service);
-            self.services.extend(name);
-            self.read_plugins(service, name.map_or(Scope::Other, Scope::Service));
-            for route in elements(service, "routes") {
-                self.read_route(route, name);
-            }
+fn read_plugins<'n>(holder: &'n Node, scope: Scope<'n>, plugins: &mut Vec<Plugin<'n>>) {
+    for plugin in elements(holder, "plugins") {
+        let is_ours = plugin.member("name").and_then(Node::text) == Some(PLUGIN);
+        let is_disabled = plugin.member("enabled").is_some_and(|node| node.value == Value::Bool(false));
+        if !is_ours || is_disabled {
+            continue;
         }
-        for route in elements(root, "routes") {
-            self.read_route(route, referred(route, "service"));
-        }
-        for consumer in elements(root, "consumers") {
-            self.read_plugins(consumer, Scope::Other);
-        }
-        self.read_plugins(root, Scope::Global);
-    }
-
-    fn read_route(&mut self, route: &'n Node, service: Option<&'n str>) {
-        let name = name(route);
-        self.routes.extend(name.map(|name| (name, service)));
-        self.read_plugins(route, name.map_or(Scope::Other, Scope::Route));
-    }
-
-    fn read_plugins(&mut self, holder: &'n Node, scope: Scope<'n>) {
-        for plugin in elements(holder, "plugins") {
-            let is_ours = plugin.member("name").and_then(Node::text) == Some(PLUGIN);
-            let is_disabled = plugin.member("enabled").is_some_and(|node| node.value == Value::Bool(false));
-            if !is_ours || is_disabled {
-                continue;
-            }
-            let scope = if let Some(route) = referred(plugin, "route") {
-                Scope::Route(route)
-            } else if let Some(service) = referred(plugin, "service") {
-                Scope::Service(service)
-            } else if referred(plugin, "consumer").is_some() {
-                Scope::Other
-            } else {
-                scope
-            };
-            self.plugins.push(Plugin { scope, config: plugin.member("config") });
-        }
+        let scope = if let Some(route) = referred(plugin, "route") {
+            Scope::Route(route)
+        } else if let Some(service) = referred(plugin, "service") {
+            Scope::Service(service)
+        } else if referred(plugin, "consumer").is_some() {
+            Scope::Other
+        } else {
+            scope
+        };
+        plugins.push(Plugin { scope, config: plugin.member("config") });
     }
 }
 

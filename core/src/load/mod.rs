@@ -103,8 +103,7 @@ impl Loader {
         self
     }
 
-    /// Which plugin of a Kong file is meant, if it has several: `route=NAME` or `service=NAME`. That of a route is looked for
-    /// on the route, then on its service, then at the top level, as Kong does.
+    /// Which plugin of a Kong file is meant: `route=NAME` or `service=NAME`. Needed if the file has several.
     #[must_use]
     pub fn select(mut self, select: &str) -> Self {
         self.select = Some(select.into());
