@@ -101,7 +101,7 @@ impl Client {
         let (head, body) = response.into_parts();
         let limit = u64::try_from(self.settings.reply_bytes).unwrap_or(u64::MAX).saturating_add(1);
         let mut bytes = Vec::new();
-        body.into_reader().take(limit).read_to_end(&mut bytes).map_err(|error| cut_off(error))?;
+        body.into_reader().take(limit).read_to_end(&mut bytes).map_err(cut_off)?;
         if bytes.len() > self.settings.reply_bytes {
             return Err(Failure::TooLong);
         }

@@ -139,7 +139,7 @@ fn compare(seen: Option<Seen>, expect: &Expect) -> Result<(), String> {
             given("source", &seen.source, expected.source.as_ref())?;
             given("identity", &seen.identity, expected.identity.as_ref())?;
             given("set", &texts(&seen.set), expected.set.as_ref().map(|set| texts(&pairs(set))).as_ref())?;
-            let names = |names: &[Vec<u8>]| names.iter().map(|name| text(name)).collect::<Vec<_>>();
+            let names = |names: &[Vec<u8>]| names.iter().map(text).collect::<Vec<_>>();
             let remove = expected.remove.as_ref().map(|all| all.iter().map(|name| text(&name.0)).collect());
             given("remove", &names(&seen.remove), remove.as_ref())?;
             let optional = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| text(&bytes.0));
@@ -193,16 +193,19 @@ fn compare_around(expect: &Expect, calls: u64, host: &mut dyn Host) -> Result<()
     Ok(())
 }
 
+/// Paths and messages.
+pub type Messages = [(String, String)];
+
 /// Compares what loading gave with what a vector expects: lists of (path, message), and consumers.
 pub fn compare_load(
     load: Option<&Load>,
-    errors: Result<&[(String, String)], &[(String, String)]>,
+    loaded: Result<&Messages, &Messages>,
     consumers: &[BTreeMap<String, Value>],
 ) -> Result<(), String> {
     let Some(load) = load else {
-        return errors.map(|_| ()).map_err(|errors| format!("loading failed: {errors:?}"));
+        return loaded.map(|_| ()).map_err(|errors| format!("loading failed: {errors:?}"));
     };
-    match (errors, load.errors.as_ref().or(load.consumers_errors.as_ref())) {
+    match (loaded, load.errors.as_ref().or(load.consumers_errors.as_ref())) {
         (Err(errors), Some(expected)) => messages("errors", errors, expected),
         (Err(errors), None) => Err(format!("loading failed: {errors:?}")),
         (Ok(_), Some(expected)) => Err(format!("loading succeeded, expected {expected:?}")),

@@ -200,7 +200,7 @@ impl From<Written> for Bytes {
             Written::Joined(parts) => parts.into_iter().flat_map(|part| Self::from(part).0).collect(),
             Written::Part(Part { hex: Some(hex), text: None, times: None }) => {
                 let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).expect("hex digits") as u8).collect();
-                assert!(digits.len() % 2 == 0, "pairs of hex digits");
+                assert!(digits.len().is_multiple_of(2), "pairs of hex digits");
                 digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
             }
             Written::Part(Part { hex: None, text: Some(text), times }) => text.repeat(times.unwrap_or(1)).into_bytes(),

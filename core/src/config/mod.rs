@@ -429,7 +429,7 @@ fn hint(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Box<str>> {
     if hint.is_empty() && !reader.is_kong() {
         reader.report.wrong(path, node, ALLOWED);
     }
-    Some(hint.into()).filter(|hint: &Box<str>| !hint.is_empty())
+    (!hint.is_empty()).then(|| hint.into())
 }
 
 fn ttl(node: &Node, path: &str, reader: &mut Reader<'_>, ttl: &mut Ttl) {

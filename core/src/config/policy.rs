@@ -103,7 +103,7 @@ impl Rules {
             "run_on_preflight" => reader.boolean(node, path, &mut self.run_on_preflight),
             "anonymous" => {
                 if let Some(name) = reader.referred(node, path, "a consumer's id or username, or an empty string") {
-                    self.anonymous = Some(name.into()).filter(|name: &Box<str>| !name.is_empty());
+                    self.anonymous = (!name.is_empty()).then(|| name.into());
                 }
             }
             "consumer_by" => reader.word(node, path, CONSUMER_BY, &mut self.consumer_by),
