@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use parking_lot::Mutex;
 
@@ -30,7 +31,8 @@ pub(crate) struct Wakes(Vec<(OnReady, bool)>);
 impl Wakes {
     pub(crate) fn run(self) {
         for (call, ready) in self.0 {
-            call(ready);
+            // A call that panics harms its own request alone: the others are woken all the same.
+            let _ = catch_unwind(AssertUnwindSafe(|| call(ready)));
         }
     }
 

@@ -718,7 +718,6 @@ impl Asking {
         }
 
         let read = reply::read(reply, &context.state.config.reply_rules());
-        inner.report(reply, &read, &context.question, elapsed, now);
         let wakes = if in_time {
             let outcome = match &read {
                 Ok(answer) => Outcome::Answer(answer.clone()),
@@ -735,6 +734,8 @@ impl Asking {
         };
         inner.slots.release(flight.id, context.deadline);
         wakes.run();
+        // Whatever the host's sink does, those who wait have their answer.
+        inner.report(reply, &read, &context.question, elapsed, now);
         match read {
             Ok(answer) => context.conclude(answer.into(), Source::Endpoint, now),
             Err(none) => context.refuse(none.into(), Source::Endpoint, now),

@@ -3,4 +3,5 @@
 #![allow(missing_debug_implementations, reason = "tests")]
 
 pub mod player;
+pub mod server;
 pub mod vector;
