@@ -434,6 +434,16 @@ mod tests {
     }
 
     #[test]
+    fn a_defect_of_ours_is_answered_as_one() {
+        let deny = Deny::internal();
+        assert_eq!((deny.reason().number(), deny.status()), (1599, 500));
+        let headers: Vec<_> = deny.headers().collect();
+        assert_eq!(headers, [("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store")]);
+        let body = r#"{"error":"server_error","error_description":"An unexpected error occurred"}"#;
+        assert_eq!(deny.body().as_deref(), Some(body));
+    }
+
+    #[test]
     fn seconds_are_written_in_digits() {
         for (seconds, text) in [(0, "0"), (1, "1"), (10, "10"), (3600, "3600"), (65535, "9999")] {
             assert_eq!(Seconds::new(seconds).text(), text);

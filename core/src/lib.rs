@@ -90,7 +90,7 @@ mod token;
 pub use claims::{Claims, NumericDate};
 pub use clock::Now;
 #[doc(hidden)]
-pub use config::known_fields;
+pub use config::settings;
 pub use config::{Config, ConfigError, Policy, Problem, Profile, TlsRoots};
 pub use consumer::{Consumer, Consumers, Identity};
 pub use decision::{Allow, Decision, Deny, Reason, Source};

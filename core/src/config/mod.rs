@@ -21,6 +21,7 @@ pub use self::report::{ConfigError, Problem};
 use self::report::{Report, clipped};
 use self::secret::{NoSources, Secret, Sources};
 use crate::consumer::Consumers;
+use crate::decision::FailureClass;
 use crate::reply;
 
 /// Sets defaults and strictness. A field that is given always wins over its profile.
@@ -491,7 +492,6 @@ impl TlsRoots {
 }
 
 fn cache(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Settings) {
-    const KNOWN: &[&str] = &["enabled", "capacity", "max_bytes", "negative_ttl", "negative_capacity"];
     for member in reader.members(node, path) {
         let (path, node) = (join(path, &member.name), &member.node);
         match member.name.as_str() {
@@ -503,7 +503,7 @@ fn cache(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Settin
                 settings.negative_ttl = ttl.unwrap_or(settings.negative_ttl);
             }
             "negative_capacity" => reader.size(node, &path, 0, &mut settings.sizes.negative_capacity),
-            unknown => reader.report.unknown(&path, unknown, KNOWN),
+            unknown => reader.report.unknown(&path, unknown, CACHE),
         }
     }
 }
@@ -523,7 +523,6 @@ fn retry(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Settin
 }
 
 fn limits(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Settings) {
-    const KNOWN: &[&str] = &["token_bytes", "reply_bytes", "body_bytes", "header_bytes", "concurrent_introspections"];
     for member in reader.members(node, path) {
         let (path, node) = (join(path, &member.name), &member.node);
         let limit = match member.name.as_str() {
@@ -533,7 +532,7 @@ fn limits(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Setti
             "header_bytes" => &mut settings.header_bytes,
             "concurrent_introspections" => &mut settings.concurrent,
             unknown => {
-                reader.report.unknown(&path, unknown, KNOWN);
+                reader.report.unknown(&path, unknown, LIMITS);
                 continue;
             }
         };
@@ -541,8 +540,63 @@ fn limits(node: &Node, path: &str, reader: &mut Reader<'_>, settings: &mut Setti
     }
 }
 
-/// The names of every field, for the tests that hold the README to them.
+const CACHE: &[&str] = &["enabled", "capacity", "max_bytes", "negative_ttl", "negative_capacity"];
+const LIMITS: &[&str] = &["token_bytes", "reply_bytes", "body_bytes", "header_bytes", "concurrent_introspections"];
+
+/// Every setting with its default in profile `standard`, for the test that holds the README to them.
 #[doc(hidden)]
-pub fn known_fields() -> impl Iterator<Item = &'static str> {
-    FIELDS.iter().chain(policy::FIELDS).copied()
+#[must_use]
+pub fn settings() -> Vec<(String, String)> {
+    let settings = Settings::default();
+    let rules = Rules::new(Profile::Standard);
+    let seconds = |micros: i64| (micros / 1_000_000).to_string();
+    let millis = |micros: i64| (micros / 1000).to_string();
+    let Ttl::For(ttl) = settings.ttl else { return Vec::new() };
+    let default = |path: &str| match path {
+        "introspection_url" | "authorization_value" => "required".to_owned(),
+        "ttl" => seconds(ttl),
+        "timeout" => millis(settings.timeout),
+        "keepalive" => millis(settings.keepalive),
+        "introspect_request" | "allow_insecure_http" => "false".to_owned(),
+        "hide_credentials" => rules.hide.to_string(),
+        "run_on_preflight" => rules.run_on_preflight.to_string(),
+        "anonymous" => format!("\"{}\"", rules.anonymous.as_deref().unwrap_or_default()),
+        "consumer_by" => policy::word(policy::CONSUMER_BY, rules.consumer_by),
+        "custom_claims_forward" => "[]".to_owned(),
+        "custom_introspection_headers" | "introspection_params" | "require" => "{}".to_owned(),
+        "profile" => "\"standard\"".to_owned(),
+        "token_from" => "[\"header\"]".to_owned(),
+        "realm" => format!("\"{}\"", rules.realm),
+        "tls_roots" => "\"system\"".to_owned(),
+        "leeway" => seconds(settings.leeway),
+        "anonymous_on" => {
+            let words = rules.anonymous_on.iter().map(|class| policy::word(FailureClass::WORDS, *class));
+            format!("[{}]", words.collect::<Vec<_>>().join(", "))
+        }
+        "array_format" => policy::word(policy::ARRAY_FORMATS, rules.writing.array_format),
+        "header_encoding" => policy::word(policy::HEADER_ENCODINGS, rules.writing.header_encoding),
+        "cache.enabled" => settings.cache.to_string(),
+        "cache.capacity" => settings.sizes.capacity.to_string(),
+        "cache.max_bytes" => settings.sizes.max_bytes.to_string(),
+        "cache.negative_ttl" => seconds(settings.negative_ttl),
+        "cache.negative_capacity" => settings.sizes.negative_capacity.to_string(),
+        "retry.attempts" => settings.attempts.to_string(),
+        "retry_after" => settings.retry_after.to_string(),
+        "limits.token_bytes" => settings.token_bytes.to_string(),
+        "limits.reply_bytes" => settings.reply_bytes.to_string(),
+        "limits.body_bytes" => settings.body_bytes.to_string(),
+        "limits.header_bytes" => settings.header_bytes.to_string(),
+        "limits.concurrent_introspections" => settings.concurrent.to_string(),
+        "require.consumer" => rules.require_consumer.to_string(),
+        _ => "absent".to_owned(),
+    };
+    let nested = |name: &str, members: &[&str]| members.iter().map(|member| format!("{name}.{member}")).collect();
+    let paths = FIELDS.iter().chain(policy::FIELDS).flat_map(|field| match *field {
+        "cache" => nested("cache", CACHE),
+        "limits" => nested("limits", LIMITS),
+        "retry" => nested("retry", &["attempts"]),
+        "require" => nested("require", policy::REQUIRE),
+        other => vec![other.to_owned()],
+    });
+    paths.map(|path| (path.clone(), default(&path))).collect()
 }

@@ -202,7 +202,6 @@ impl Rules {
     }
 
     fn require(&mut self, node: &Node, path: &str, reader: &mut Reader<'_>) {
-        const KNOWN: &[&str] = &["scopes", "audience", "issuer", "consumer"];
         // Given as a whole: what an inherited policy required is not required any more.
         self.requirements = Requirements { bearer_only: self.requirements.bearer_only, ..Requirements::default() };
         self.require_consumer = false;
@@ -213,7 +212,7 @@ impl Rules {
                 "audience" => self.requirements.audience = reader.strings(node, &path),
                 "issuer" => self.requirements.issuer = reader.strings(node, &path),
                 "consumer" => reader.boolean(node, &path, &mut self.require_consumer),
-                unknown => reader.report.unknown(&path, unknown, KNOWN),
+                unknown => reader.report.unknown(&path, unknown, REQUIRE),
             }
         }
     }
@@ -258,8 +257,15 @@ fn scopes(node: &Node, path: &str, reader: &mut Reader<'_>) -> Vec<Vec<Box<str>>
     alternatives
 }
 
-const CONSUMER_BY: &[(&str, ConsumerBy)] = &[("username", ConsumerBy::Username), ("client_id", ConsumerBy::ClientId)];
-const ARRAY_FORMATS: &[(&str, ArrayFormat)] =
+pub(super) const REQUIRE: &[&str] = &["scopes", "audience", "issuer", "consumer"];
+pub(super) const CONSUMER_BY: &[(&str, ConsumerBy)] = &[("username", ConsumerBy::Username), ("client_id", ConsumerBy::ClientId)];
+pub(super) const ARRAY_FORMATS: &[(&str, ArrayFormat)] =
     &[("json", ArrayFormat::Json), ("comma", ArrayFormat::Comma), ("repeat", ArrayFormat::Repeat)];
-const HEADER_ENCODINGS: &[(&str, HeaderEncoding)] =
+pub(super) const HEADER_ENCODINGS: &[(&str, HeaderEncoding)] =
     &[("rfc8187", HeaderEncoding::Rfc8187), ("utf8", HeaderEncoding::Utf8)];
+
+/// The word for a meaning, in quotes.
+pub(super) fn word<T: PartialEq>(words: &[(&str, T)], meaning: T) -> String {
+    let word = words.iter().find(|(_, one)| *one == meaning).map_or("", |(word, _)| word);
+    format!("\"{word}\"")
+}

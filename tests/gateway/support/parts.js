@@ -1,0 +1,50 @@
+// Small things that every test needs: waiting without sleeping, folders, and what must never be seen in a log.
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+export const ROOT = resolve(import.meta.dirname, '../../..');
+
+/** Tokens and secrets of this process's tests. No output of the gateway may hold one. */
+export const secrets = new Set();
+
+/**
+ * Asks `probe` again and again until it gives something true, which is returned. A deadline that passes is an error that
+ * says what was waited for.
+ */
+export async function eventually(what, probe, { within = 10_000, every = 20 } = {}) {
+  const deadline = performance.now() + within;
+  for (;;) {
+    const found = await probe();
+    if (found) return found;
+    if (performance.now() > deadline) throw new Error(`not within ${within} ms: ${what}`);
+    await new Promise((resume) => setTimeout(resume, every));
+  }
+}
+
+/** A folder that is gone after the test (or the file, if `t` is its `after`). */
+export async function folder(after) {
+  const path = await mkdtemp(join(tmpdir(), 'tokenward-'));
+  after(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+/** Listens on a port of the loopback interface, a free one if none is given, and gives the port. */
+export function listen(server, port = 0) {
+  return new Promise((resume, fail) => {
+    server.once('error', fail);
+    server.listen(port, '127.0.0.1', () => {
+      server.off('error', fail);
+      resume(server.address().port);
+    });
+  });
+}
+
+/** Ends a server and every connection to it. */
+export function close(server) {
+  return new Promise((resume) => {
+    server.close(() => resume());
+    server.closeAllConnections();
+  });
+}
