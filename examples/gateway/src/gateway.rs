@@ -1,6 +1,7 @@
 //! The plain gateway: configuration from a file, read again on SIGHUP, and metrics.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokenward_core::{Document, Introspector, Level, Log, Record};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -79,9 +80,9 @@ async fn accept(options: Serve, (document, transport): (Document, Transport)) ->
     let introspector = Introspector::builder(config, consumers).log(log).build().map_err(|error| error.to_string())?;
     let gateway = Arc::new(Gateway::new(introspector, transport, options.upstream));
 
-    let listener = bind(options.listen).await?;
+    let listener = bind(options.listen)?;
     if let Some(admin) = options.admin {
-        let admin = bind(admin).await?;
+        let admin = bind(admin)?;
         if let Ok(address) = admin.local_addr() {
             say(&format!("info: metrics at http://{address}/metrics"));
         }
@@ -99,8 +100,17 @@ async fn accept(options: Serve, (document, transport): (Document, Transport)) ->
     Ok(())
 }
 
-pub(crate) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| format!("`{address}` cannot be listened on: {error}"))
+/// Listens, and lets more connections wait for being accepted than the usual 128: one over that is dropped and tries again
+/// a second later.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart takes the place of connections that are still winding down.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(4096)
+    };
+    listen().map_err(|error: io::Error| format!("`{address}` cannot be listened on: {error}"))
 }
 
 /// Becomes true with the first SIGTERM or SIGINT. A second one ends the process at once.

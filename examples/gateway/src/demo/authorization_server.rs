@@ -1,7 +1,6 @@
 //! An authorization server for development: fixed secrets, everything in memory, no TLS. It counts who asks.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::gateway::bind;
 use crate::serve::serve;
 
 /// A client of this server, which gets tokens in the name of a user.
@@ -53,6 +53,8 @@ struct Token {
 struct Shared {
     tokens: Mutex<HashMap<String, Token>>,
     introspections: AtomicU64,
+    /// Milliseconds that it takes to answer a question about a token.
+    thinking: AtomicU64,
 }
 
 /// A server that can be stopped and started again at the same address.
@@ -63,9 +65,11 @@ pub(super) struct AuthorizationServer {
 }
 
 impl AuthorizationServer {
-    pub(super) async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let mut server = Self { address: listener.local_addr()?, shared: Arc::default(), running: None };
+    pub(super) fn start(address: SocketAddr) -> Result<Self, String> {
+        let listener = bind(address)?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let mut server = Self { address, shared: Arc::default(), running: None };
+        server.think_as_usual();
         server.run(listener);
         Ok(server)
     }
@@ -79,6 +83,15 @@ impl AuthorizationServer {
         self.shared.introspections.load(Ordering::Relaxed)
     }
 
+    /// Takes this long, from now on, to answer a question about a token.
+    pub(super) fn think(&self, time: Duration) {
+        self.shared.thinking.store(time.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn think_as_usual(&self) {
+        self.think(THINKING);
+    }
+
     /// Closes the port and every connection.
     pub(super) async fn stop(&mut self) {
         if let Some((stop, task)) = self.running.take() {
@@ -88,9 +101,8 @@ impl AuthorizationServer {
     }
 
     /// Starts again, with the tokens of before.
-    pub(super) async fn start_again(&mut self) -> io::Result<()> {
-        let listener = TcpListener::bind(self.address).await?;
-        self.run(listener);
+    pub(super) fn start_again(&mut self) -> Result<(), String> {
+        self.run(bind(self.address)?);
         Ok(())
     }
 
@@ -124,7 +136,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Ful
         "/token" => shared.token(client, &form),
         "/introspect" => {
             shared.introspections.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(THINKING).await;
+            let thinking = shared.thinking.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(thinking)).await;
             shared.introspect(client, &form)
         }
         "/revoke" => shared.revoke(client, &form),

@@ -1,27 +1,31 @@
 //! The demonstration: an authorization server, an upstream and the gateway in one process, and a tour of them.
 
 mod authorization_server;
+mod guide;
 mod paper;
 mod tour;
 mod upstream;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::json;
 use tokenward_core::{Document, Introspector};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use self::authorization_server::{ALICE, AuthorizationServer, BOB, Client, GATEWAY};
+use self::guide::Guide;
 use self::paper::Paper;
-use self::tour::Tour;
 use self::upstream::Echo;
 use crate::gateway::{GRACE, StandardError, bind, say, serve_metrics, stopped, until};
 use crate::options::Demo;
 use crate::proxy::{Gateway, Route};
 use crate::serve::serve;
 use crate::transport::Transport;
+
+/// A port that nobody uses.
+const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Serves the demonstration and takes the tour. Exit status 1 if a step of it was not as expected.
 pub(crate) async fn run(options: Demo) -> ExitCode {
@@ -38,10 +42,10 @@ pub(crate) async fn run(options: Demo) -> ExitCode {
 async fn show(options: Demo) -> Result<bool, String> {
     let words = |error: std::io::Error| error.to_string();
     let stopped = stopped().map_err(words)?;
-    let server = AuthorizationServer::start().await.map_err(words)?;
+    let server = AuthorizationServer::start(FREE)?;
 
     let echo = Arc::new(Echo::default());
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(words)?;
+    let listener = bind(FREE)?;
     let upstream = listener.local_addr().map_err(words)?;
     let echoing = Arc::clone(&echo);
     tokio::spawn(serve(listener, move |request| Arc::clone(&echoing).answer(request), until(stopped.clone()), GRACE));
@@ -62,7 +66,7 @@ async fn show(options: Demo) -> Result<bool, String> {
     let (watcher, seen) = mpsc::unbounded_channel();
     let gateway = Arc::new(Gateway::new(introspector.clone(), transport, authority).routes(routes).watcher(watcher));
 
-    let (listener, admin) = (bind(options.listen).await?, bind(options.admin).await?);
+    let (listener, admin) = (bind(options.listen)?, bind(options.admin)?);
     let url = format!("http://{}", listener.local_addr().map_err(words)?);
     let metrics = format!("http://{}/metrics", admin.local_addr().map_err(words)?);
     tokio::spawn(serve_metrics(admin, introspector.clone(), stopped.clone()));
@@ -71,24 +75,25 @@ async fn show(options: Demo) -> Result<bool, String> {
 
     let paper = Paper::new();
     paper.line(&format!("ready {url}"));
-    paper.loud("FOR DEVELOPMENT ONLY: an authorization server with well-known secrets, in memory, without TLS");
+    let warning = "FOR DEVELOPMENT ONLY: an authorization server with well-known secrets, in memory, without TLS";
+    paper.line(&paper.loud(warning));
     paper.line(&format!("  authorization server  {}  (answers after 20 ms)", server.url("")));
     paper.line(&format!("  upstream              http://{upstream}  (echoes what it is sent)"));
     paper.line(&format!("  gateway               {url}"));
     paper.line(&format!("  metrics               {metrics}"));
 
-    let mut tour = Tour::new(&url, server, echo, introspector, seen, paper);
+    let mut guide = Guide::new(&url, server, echo, introspector, seen, paper);
     let as_expected = tokio::select! {
-        as_expected = tour.take() => as_expected?,
+        as_expected = tour::take(&mut guide) => as_expected?,
         () = until(stopped) => return Ok(!options.tour_only),
     };
     if options.tour_only {
         return Ok(as_expected);
     }
-    invite(&tour, &url, &metrics).await?;
+    invite(&guide, &url, &metrics).await?;
     // Decisions are watched until the end, or their channel would fill.
     tokio::select! {
-        () = tour.look_on() => {}
+        () = guide.look_on() => {}
         _ = serving => {}
     }
     Ok(as_expected)
@@ -112,14 +117,14 @@ fn document(introspection_url: &str) -> String {
 }
 
 /// Lines to paste.
-async fn invite(tour: &Tour, url: &str, metrics: &str) -> Result<(), String> {
-    let (alice, bob) = (tour.token(ALICE, 3600).await?, tour.token(BOB, 3600).await?);
+async fn invite(guide: &Guide, url: &str, metrics: &str) -> Result<(), String> {
+    let (alice, bob) = (guide.token(ALICE, 3600).await?, guide.token(BOB, 3600).await?);
     let bearer = |token| format!("-H 'Authorization: Bearer {token}'");
     let login = |client: &Client| format!("-u {}:{}", client.id, client.secret);
-    let (tokens, revocation) = (tour.server.url("/token"), tour.server.url("/revoke"));
-    let paper = &tour.paper;
+    let (tokens, revocation) = (guide.server.url("/token"), guide.server.url("/revoke"));
+    let paper = &guide.paper;
     paper.line("");
-    paper.title("Try it, until Ctrl-C:");
+    paper.line(&paper.bold("Try it, until Ctrl-C:"));
     for line in [
         format!("curl -i {url}/orders {}", bearer(&alice)),
         format!("curl -i {url}/reports {}", bearer(&alice)),

@@ -4,6 +4,9 @@ use std::io::{self, IsTerminal};
 
 use crate::gateway::print;
 
+/// Characters of a line of headers.
+const WIDTH: usize = 118;
+
 #[derive(Clone, Copy)]
 pub(super) struct Paper {
     colours: bool,
@@ -18,13 +21,28 @@ impl Paper {
         print(text);
     }
 
-    pub(super) fn title(self, text: &str) {
-        print(&self.bold(text));
+    /// Words behind a label, on as many lines as they need. None is broken.
+    pub(super) fn words(self, label: &str, words: &[String]) {
+        let mut line = label.to_owned();
+        let mut is_first = true;
+        for word in words {
+            if !is_first && line.len() + 3 + word.len() > WIDTH {
+                self.line(&self.dim(&line));
+                line = " ".repeat(label.len());
+                is_first = true;
+            }
+            if !is_first {
+                line.push_str("   ");
+            }
+            line.push_str(word);
+            is_first = false;
+        }
+        self.line(&self.dim(&line));
     }
 
     /// For what must not be overlooked.
-    pub(super) fn loud(self, text: &str) {
-        print(&self.paint("1;33", text));
+    pub(super) fn loud(self, text: &str) -> String {
+        self.paint("1;33", text)
     }
 
     pub(super) fn bold(self, text: &str) -> String {
@@ -39,7 +57,7 @@ impl Paper {
         self.paint("31", text)
     }
 
-    pub(super) fn dim(self, text: &str) -> String {
+    fn dim(self, text: &str) -> String {
         self.paint("2", text)
     }
 
