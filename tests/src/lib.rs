@@ -5,3 +5,8 @@
 pub mod player;
 pub mod server;
 pub mod vector;
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
