@@ -50,9 +50,8 @@ impl Hasher for FirstBytes {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
+        // INVARIANT: a key writes eight bytes as one number.
+        debug_assert!(bytes.is_empty());
     }
 
     fn write_u64(&mut self, value: u64) {
@@ -408,30 +407,147 @@ mod tests {
         Now { wall: 0, mono: 0 }
     }
 
+    /// An answer whose entry takes so many bytes.
+    fn active(bytes: usize) -> Introspection {
+        let padding = bytes - POSITIVE_BYTES - "{\"active\":true,\"a\":\"\"}".len();
+        let body = format!("{{\"active\":true,\"a\":\"{}\"}}", "x".repeat(padding));
+        let headers = [crate::request::Header::new("content-type", "application/json")];
+        let reply = crate::reply::Reply::Response { status: 200, headers: &headers, body: body.as_bytes() };
+        crate::reply::read(&reply, &crate::reply::Rules { reply_bytes: 1 << 20, digits: false }).unwrap()
+    }
+
+    fn lookup(settings: &Settings, policy: u64, generation: u64) -> Lookup<'_> {
+        Lookup { now: now(), settings, policy, generation }
+    }
+
+    fn has(pools: &mut Pools, n: u8) -> bool {
+        pools.find(&key(n), &lookup(&Settings::default(), 0, 0)).is_some()
+    }
+
+    fn computed(claims: &Arc<Claims>, policy: u64, generation: u64) -> Computed {
+        let rules = crate::config::Rules::new(crate::config::Profile::Standard);
+        let verified = claims.verify(&rules.requirements, 0, 0).unwrap();
+        let identity = crate::consumer::Identity::Unmatched;
+        let set = crate::headers::Set::of_token(verified, &identity, &rules.writing, 8192);
+        Computed { policy, generation, grant: Arc::new(Grant { claims: Some(Arc::clone(claims)), identity, set }) }
+    }
+
     #[test]
     fn rejected_tokens_never_push_an_accepted_one_out() {
         let settings = Settings::default();
-        let claims = crate::reply::read(
-            &crate::reply::Reply::Response {
-                status: 200,
-                headers: &[crate::request::Header::new("content-type", "application/json")],
-                body: b"{\"active\":true}",
-            },
-            &crate::reply::Rules { reply_bytes: 100, digits: false },
-        )
-        .unwrap();
-        let mut pools = Pools::new(sizes(10, 10, POSITIVE_BYTES + 20 + NEGATIVE_BYTES));
-        pools.insert(key(0), None, &claims, now(), &settings);
+        let limit = 1000 + NEGATIVE_BYTES;
+        let mut pools = Pools::new(sizes(10, 10, limit));
+        pools.insert(key(0), None, &active(1000), now(), &settings);
         for n in 1..100 {
             pools.insert(key(n), None, &Introspection::Inactive, now(), &settings);
+            assert!(has(&mut pools, 0) && has(&mut pools, n));
+            assert_eq!(pools.counts(), (1, 1, limit));
         }
-        assert_eq!(pools.counts().0, 1);
-        assert_eq!(pools.counts().1, 1);
-        assert!(pools.counts().2 <= POSITIVE_BYTES + 20 + NEGATIVE_BYTES);
-        pools.insert(key(100), None, &claims, now(), &settings);
-        assert!(pools.find(&key(100), &Lookup { now: now(), settings: &settings, policy: 0, generation: 0 }).is_some());
+        // An accepted one takes the room of rejected ones, and then of the one used least.
+        pools.insert(key(100), None, &active(1000), now(), &settings);
+        assert!(has(&mut pools, 100) && !has(&mut pools, 99) && !has(&mut pools, 0));
+        assert_eq!((pools.counts(), pools.evictions), ((1, 0, 1000), 100));
         pools.clear();
         assert_eq!(pools.counts(), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_fills_the_pools_to_the_byte_fits_and_a_byte_more_does_not() {
+        let settings = Settings::default();
+        let mut pools = Pools::new(sizes(10, 10, 1000));
+        pools.insert(key(1), None, &active(1001), now(), &settings);
+        assert_eq!(pools.counts(), (0, 0, 0));
+        pools.insert(key(1), None, &active(1000), now(), &settings);
+        assert_eq!(pools.counts(), (1, 0, 1000));
+        let mut pools = Pools::new(sizes(10, 10, 1600));
+        pools.insert(key(1), None, &active(800), now(), &settings);
+        pools.insert(key(2), None, &active(800), now(), &settings);
+        assert_eq!((pools.counts(), pools.evictions), ((2, 0, 1600), 0));
+        let mut pools = Pools::new(sizes(10, 10, 2 * NEGATIVE_BYTES));
+        pools.insert(key(1), None, &Introspection::Inactive, now(), &settings);
+        pools.insert(key(2), None, &Introspection::Inactive, now(), &settings);
+        assert_eq!((pools.counts(), pools.evictions), ((0, 2, 2 * NEGATIVE_BYTES), 0));
+    }
+
+    #[test]
+    fn edits_are_kept_for_their_policy_and_directory_and_counted() {
+        let settings = Settings::default();
+        let answer = active(1000);
+        let Introspection::Active(claims) = &answer else { unreachable!() };
+        let mut pools = Pools::new(sizes(10, 10, 1 << 20));
+        let of = |pools: &mut Pools, policy, generation| match pools.find(&key(1), &lookup(&settings, policy, generation)) {
+            Some(Hit::Active(_, grant)) => grant,
+            _ => panic!("no answer"),
+        };
+        pools.keep(&key(1), claims, computed(claims, 1, 1));
+        assert_eq!(pools.counts(), (0, 0, 0), "no answer, no edits");
+        pools.insert(key(1), None, &answer, now(), &settings);
+        assert!(of(&mut pools, 1, 1).is_none());
+        let first = computed(claims, 1, 1);
+        let each = COMPUTED_BYTES + first.grant.set.heap();
+        let grant = Arc::clone(&first.grant);
+        pools.keep(&key(1), claims, first);
+        assert!(Arc::ptr_eq(&of(&mut pools, 1, 1).unwrap(), &grant));
+        assert!(of(&mut pools, 2, 1).is_none() && of(&mut pools, 1, 2).is_none());
+        assert_eq!(pools.counts().2, 1000 + each);
+        for policy in 2..=5 {
+            pools.keep(&key(1), claims, computed(claims, policy, 1));
+        }
+        assert!(of(&mut pools, 1, 1).is_none() && of(&mut pools, 2, 1).is_some() && of(&mut pools, 5, 1).is_some());
+        assert_eq!(pools.counts().2, 1000 + 4 * each);
+        pools.keep(&key(1), claims, computed(claims, 5, 1));
+        assert_eq!(pools.counts().2, 1000 + 4 * each, "in place of the one before");
+        pools.keep(&key(1), claims, computed(claims, 5, 2));
+        assert!(of(&mut pools, 5, 2).is_some() && of(&mut pools, 2, 1).is_none(), "an older directory's are gone");
+        assert_eq!(pools.counts().2, 1000 + each);
+        // Another answer for the same key is not given the edits of this one.
+        let Introspection::Active(other) = active(1000) else { unreachable!() };
+        pools.keep(&key(1), &other, computed(&other, 7, 2));
+        assert!(of(&mut pools, 7, 2).is_none());
+        pools.remove(&key(1));
+        assert_eq!(pools.counts(), (0, 0, 0));
+    }
+
+    #[test]
+    fn edits_that_take_too_much_room_push_out_the_answers_used_least() {
+        let settings = Settings::default();
+        let mut pools = Pools::new(sizes(10, 10, 2000));
+        let answer = active(1000);
+        let Introspection::Active(claims) = &answer else { unreachable!() };
+        pools.insert(key(1), None, &answer, now(), &settings);
+        pools.insert(key(2), None, &active(1000), now(), &settings);
+        pools.keep(&key(1), claims, computed(claims, 1, 1));
+        assert!(has(&mut pools, 1) && !has(&mut pools, 2));
+        assert!(pools.counts().2 <= 2000);
+    }
+
+    #[test]
+    fn moved_entries_keep_their_order_of_use_and_their_bytes() {
+        let settings = Settings::default();
+        let mut old = Pools::new(sizes(10, 10, 1 << 20));
+        for n in 1..=4 {
+            old.insert(key(n), None, &active(1000), now(), &settings);
+            old.insert(key(n + 10), None, &Introspection::Inactive, now(), &settings);
+        }
+        assert!(has(&mut old, 1) && has(&mut old, 11));
+        let mut new = Pools::new(sizes(2, 2, 1 << 20));
+        old.move_to(|_, put| put(&mut new));
+        assert_eq!(old.counts(), (0, 0, 0));
+        assert_eq!(new.counts(), (2, 2, 2000 + 2 * NEGATIVE_BYTES));
+        assert!(has(&mut new, 1) && has(&mut new, 4) && has(&mut new, 11) && has(&mut new, 14));
+    }
+
+    #[test]
+    fn keys_spread_over_shards_and_tables() {
+        use std::hash::BuildHasher as _;
+
+        let keys = Keys::new(&[7; 64], false);
+        let all: Vec<Key> = (0..1000_u32).map(|n| keys.family(&n.to_be_bytes())).collect();
+        let shards: std::collections::HashSet<usize> = all.iter().map(|key| key.shard() % 32).collect();
+        assert_eq!(shards.len(), 32);
+        let hashes: std::collections::HashSet<u64> = all.iter().map(|key| KeyHasher::default().hash_one(key)).collect();
+        assert_eq!(hashes.len(), 1000);
+        assert_eq!(format!("{:?} {keys:?}", all[0]), "Key(..) Keys(..)");
     }
 
     #[test]
