@@ -473,12 +473,13 @@ mod tests {
     fn edits_are_kept_for_their_policy_and_directory_and_counted() {
         let settings = Settings::default();
         let answer = active(1000);
-        let Introspection::Active(claims) = &answer else { unreachable!() };
+        let Introspection::Active(claims) = &answer else { panic!() };
         let mut pools = Pools::new(sizes(10, 10, 1 << 20));
-        let of = |pools: &mut Pools, policy, generation| match pools.find(&key(1), &lookup(&settings, policy, generation)) {
-            Some(Hit::Active(_, grant)) => grant,
-            _ => panic!("no answer"),
-        };
+        let of =
+            |pools: &mut Pools, policy, generation| match pools.find(&key(1), &lookup(&settings, policy, generation)) {
+                Some(Hit::Active(_, grant)) => grant,
+                _ => panic!("no answer"),
+            };
         pools.keep(&key(1), claims, computed(claims, 1, 1));
         assert_eq!(pools.counts(), (0, 0, 0), "no answer, no edits");
         pools.insert(key(1), None, &answer, now(), &settings);
@@ -501,7 +502,7 @@ mod tests {
         assert!(of(&mut pools, 5, 2).is_some() && of(&mut pools, 2, 1).is_none(), "an older directory's are gone");
         assert_eq!(pools.counts().2, 1000 + each);
         // Another answer for the same key is not given the edits of this one.
-        let Introspection::Active(other) = active(1000) else { unreachable!() };
+        let Introspection::Active(other) = active(1000) else { panic!() };
         pools.keep(&key(1), &other, computed(&other, 7, 2));
         assert!(of(&mut pools, 7, 2).is_none());
         pools.remove(&key(1));
@@ -513,7 +514,7 @@ mod tests {
         let settings = Settings::default();
         let mut pools = Pools::new(sizes(10, 10, 2000));
         let answer = active(1000);
-        let Introspection::Active(claims) = &answer else { unreachable!() };
+        let Introspection::Active(claims) = &answer else { panic!() };
         pools.insert(key(1), None, &answer, now(), &settings);
         pools.insert(key(2), None, &active(1000), now(), &settings);
         pools.keep(&key(1), claims, computed(claims, 1, 1));

@@ -1,6 +1,15 @@
 //! Many threads at one introspector: nobody's wake-up is lost, one call is made for one token, and no answer goes to
 //! another's question.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test, not a part of the core"
+)]
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};

@@ -258,7 +258,8 @@ fn scopes(node: &Node, path: &str, reader: &mut Reader<'_>) -> Vec<Vec<Box<str>>
 }
 
 pub(super) const REQUIRE: &[&str] = &["scopes", "audience", "issuer", "consumer"];
-pub(super) const CONSUMER_BY: &[(&str, ConsumerBy)] = &[("username", ConsumerBy::Username), ("client_id", ConsumerBy::ClientId)];
+pub(super) const CONSUMER_BY: &[(&str, ConsumerBy)] =
+    &[("username", ConsumerBy::Username), ("client_id", ConsumerBy::ClientId)];
 pub(super) const ARRAY_FORMATS: &[(&str, ArrayFormat)] =
     &[("json", ArrayFormat::Json), ("comma", ArrayFormat::Comma), ("repeat", ArrayFormat::Repeat)];
 pub(super) const HEADER_ENCODINGS: &[(&str, HeaderEncoding)] =
