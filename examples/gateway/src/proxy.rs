@@ -273,8 +273,7 @@ fn refuse(deny: &Deny, parts: &Parts, upload: Upload) -> Answer {
     if parts.headers.contains_key(header::EXPECT) {
         // The client waits for leave to send its body. It gets this answer instead, and must not reuse the connection.
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    } else {
-        upload.drain();
+        upload.abandon();
     }
     answer
 }
@@ -289,7 +288,7 @@ fn own(status: StatusCode, description: &str) -> Answer {
     for (name, value) in [("content-type", "application/json; charset=utf-8"), ("cache-control", "no-store")] {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    if status.is_client_error() {
+    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
         // Where the next request would begin is not sure.
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -13,6 +15,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How long a connection without a request so far may take to send one, once its server is to end.
+const FIRST_REQUEST: Duration = Duration::from_millis(200);
 
 /// Serves HTTP/1.1 until `stop` ends. Requests under way then have `grace` to end; whatever is left is cut off.
 pub(crate) async fn serve<F, R, B>(listener: TcpListener, handle: F, stop: impl Future<Output = ()>, grace: Duration)
@@ -40,8 +45,10 @@ where
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let handle = handle.clone();
+        let (handle, begun) = (handle.clone(), Arc::new(AtomicBool::new(false)));
+        let has_begun = Arc::clone(&begun);
         let service = service_fn(move |request| {
+            begun.store(true, Ordering::Relaxed);
             let answer = handle(request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
@@ -54,7 +61,11 @@ where
                 _ = connection.as_mut() => return,
                 _ = ending.changed() => connection.as_mut().graceful_shutdown(),
             }
-            let _ = connection.await;
+            // A connection that was opened in advance is not waited for, one whose first request is on its way is.
+            let is_over = tokio::time::timeout(FIRST_REQUEST, connection.as_mut()).await.is_ok();
+            if !is_over && has_begun.load(Ordering::Relaxed) {
+                let _ = connection.await;
+            }
         });
     }
     drop((listener, last_requests));

@@ -15,8 +15,8 @@ pub(crate) struct Upload {
     rest: Option<Incoming>,
 }
 
-/// For how long, and how much, the unread body of a refused request is taken in, so that a client that sends all of it before
-/// it reads gets the answer and no broken connection.
+/// For how long, and how much, a body that nobody reads is taken in, so that a client that sends all of it before it reads gets
+/// its answer and no broken connection.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 const DRAIN_BYTES: usize = 16 << 20;
 
@@ -51,10 +51,18 @@ impl Upload {
         &self.read
     }
 
-    /// Takes in what is left, in the background and within bounds. Beyond them hyper closes the connection.
-    pub(crate) fn drain(self) {
-        let Some(mut rest) = self.rest else { return };
-        tokio::spawn(tokio::time::timeout(DRAIN_TIME, async move {
+    /// Leaves the rest unread. The connection cannot be used again then, and hyper closes it.
+    pub(crate) fn abandon(mut self) {
+        self.rest = None;
+    }
+}
+
+/// Takes in what nobody read, in the background and within bounds: refused requests, an upstream that is down or answers early.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(mut rest) = self.rest.take().filter(|rest| !rest.is_end_stream()) else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(tokio::time::timeout(DRAIN_TIME, async move {
             let mut drained = 0;
             while drained < DRAIN_BYTES
                 && let Some(Ok(frame)) = rest.frame().await
