@@ -186,7 +186,7 @@ test('an anonymous consumer that does not exist lets nobody through', async (t) 
   const answer = await request(gateway.url);
   assert.equal(answer.status, 500);
   assert.equal(answer.json().error_description, 'The anonymous consumer is not configured');
-  assert.match(gateway.stderr, /anonymous/);
+  await gateway.says(/anonymous/);
   assert.equal(here.upstream.requests.length, 0);
 });
 

@@ -113,6 +113,43 @@ test('the upload of a refused request does not hinder the refusal', async (t) =>
   assertRefused(await request(gateway.url, { method: 'POST', body: Buffer.alloc(1 << 20) }), 'missing');
 });
 
+test('a target in absolute form is read and rewritten like any other', async (t) => {
+  const gateway = await here.gateway(t, { token_from: ['query'] });
+  const token = await here.as.userToken('alice');
+  const bytes = `GET http://a.example/p?access_token=${token}&b HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n`;
+  assert.match(await exchange(gateway.url, bytes), /^HTTP\/1\.1 200 /);
+  const [{ url, headers }] = here.upstream.requests;
+  assert.match(url, /^(http:\/\/a\.example)?\/p\?b$/);
+  assert.ok(!JSON.stringify(headers).includes(token));
+});
+
+test('a client that asks before it sends a body is told to go on, or is refused', async (t) => {
+  const gateway = await here.gateway(t);
+  const token = await here.as.userToken('alice');
+  const put = (lines) => `PUT / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n${lines}\r\n`;
+  assert.match(await exchange(gateway.url, put('')), /^HTTP\/1\.1 401 /);
+  const allowed = await exchange(gateway.url, put(`Authorization: Bearer ${token}\r\n`), { onContinue: 'hi' });
+  assert.match(allowed, /^HTTP\/1\.1 100 [^]*HTTP\/1\.1 200 /);
+  assert.equal(here.upstream.requests[0].received, 2);
+});
+
+test('a request that can be read in two ways is not passed on', async (t) => {
+  const gateway = await here.gateway(t);
+  const token = await here.as.userToken('alice');
+  for (const lines of [
+    'Content-Length: 3\r\nContent-Length: 5',
+    'Transfer-Encoding: xchunked',
+    'Transfer-Encoding: chunked, identity',
+    'Content-Length: +3',
+    'X-Consumer-ID : root',
+    'Host: another',
+  ]) {
+    const bytes = `POST / HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer ${token}\r\n${lines}\r\n\r\nabc`;
+    assert.match(await exchange(gateway.url, bytes, { half: true }), /^HTTP\/1\.1 [45]\d\d /, lines);
+  }
+  assert.equal(here.upstream.requests.length, 0);
+});
+
 test('an answer to HEAD has no body', async (t) => {
   const gateway = await here.gateway(t);
   const token = await here.as.userToken('alice');

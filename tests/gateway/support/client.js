@@ -38,15 +38,26 @@ export function request(base, { method = 'GET', path = '/', headers = [], body }
 
 export const bearer = (token) => ['Authorization', `Bearer ${token}`];
 
-/** Sends bytes over a connection of their own and gives everything that comes back until the other side closes. */
-export function exchange(base, bytes) {
+/**
+ * Sends bytes over a connection of their own and gives everything that comes back until the other side closes. `onContinue` is sent after
+ * a `100 Continue`; with `half`, this side says at once that it sends nothing more.
+ */
+export function exchange(base, bytes, { onContinue, half = false } = {}) {
   const url = new URL(base);
   return new Promise((resume, fail) => {
-    const chunks = [];
-    const socket = net.connect(Number(url.port), url.hostname, () => socket.write(bytes));
-    socket.setTimeout(20_000, () => socket.destroy(new Error('the connection was not closed within 20 s')));
-    socket.on('data', (chunk) => chunks.push(chunk));
-    socket.on('error', fail);
-    socket.on('end', () => resume(Buffer.concat(chunks).toString('latin1')));
+    let text = '';
+    const socket = net.connect(Number(url.port), url.hostname, () => (half ? socket.end(bytes) : socket.write(bytes)));
+    socket.setEncoding('latin1');
+    socket.setTimeout(20_000, () => socket.destroy(new Error(`the connection was not closed within 20 s: ${text}`)));
+    socket.on('data', (chunk) => {
+      text += chunk;
+      if (onContinue && /^HTTP\/1\.1 100 /.test(text)) {
+        socket.write(onContinue);
+        onContinue = undefined;
+      }
+    });
+    // Bytes that the other side has not read when it closes make a reset of it.
+    socket.on('error', (error) => (text ? resume(text) : fail(error)));
+    socket.on('end', () => resume(text));
   });
 }

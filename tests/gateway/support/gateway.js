@@ -39,12 +39,13 @@ export async function startGateway(t, { config, upstream, select = '', admin = f
   assert.ok(ready, `the gateway did not start:\n${gateway.stderr}`);
   gateway.url = ready[1];
   if (admin) {
-    const said = await eventually('the address of the metrics', () => /(http:\S+)\/metrics/.exec(gateway.stderr));
+    const address = /(http:\S+)\/metrics/;
+    await gateway.says(address);
+    gateway.admin = address.exec(gateway.stderr)[1];
     gateway.metric = async (name) => {
-      const { body } = await request(said[1], { path: '/metrics' });
+      const { body } = await request(gateway.admin, { path: '/metrics' });
       return Number(body.split('\n').find((line) => line.startsWith(`tokenward_${name} `))?.split(' ')[1]);
     };
-    gateway.admin = said[1];
   }
   return gateway;
 }
@@ -61,6 +62,9 @@ export function run(parameters, environment = {}) {
   gateway.ended = ended;
   gateway.isOver = () => child.exitCode !== null || child.signalCode !== null;
   gateway.signal = (name) => child.kill(name);
+
+  /** Waits for a line on standard error, which comes by a way of its own. */
+  gateway.says = (pattern) => eventually(`${pattern} is said`, () => pattern.test(gateway.stderr));
 
   /** Ends it if it runs, and looks at everything it has said. */
   gateway.stop = async () => {
