@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 use crate::claims::Claims;
 use crate::clock::Now;
@@ -120,7 +121,8 @@ pub(crate) struct Computed {
 struct Positive {
     claims: Arc<Claims>,
     asked: Now,
-    computed: Vec<Computed>,
+    /// Nearly always of one policy, and then beside the answer itself.
+    computed: SmallVec<[Computed; 1]>,
     bytes: usize,
     /// Where keys differ by request.
     family: Option<Box<Key>>,
@@ -135,8 +137,10 @@ struct Negative {
 /// An answer found.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    /// With what was computed for this policy and directory, if it was.
-    Active(Arc<Claims>, Option<Arc<Grant>>),
+    /// What was computed for this answer, policy and directory before.
+    Known(Arc<Grant>),
+    /// An answer for which nothing was computed yet.
+    Active(Arc<Claims>),
     Inactive,
 }
 
@@ -155,7 +159,24 @@ pub(crate) struct Pools {
     negative: LruCache<Key, Negative, KeyHasher>,
     sizes: Sizes,
     bytes: usize,
+    /// Counters, kept here because the lock is held anyway.
+    pub(crate) counts: Counts,
+}
+
+/// What a store has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) hits: u64,
+    pub(crate) negative_hits: u64,
     pub(crate) evictions: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.negative_hits += other.negative_hits;
+        self.evictions += other.evictions;
+    }
 }
 
 impl fmt::Debug for Pools {
@@ -171,7 +192,7 @@ impl Pools {
             negative: LruCache::unbounded_with_hasher(KeyHasher::default()),
             sizes,
             bytes: 0,
-            evictions: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -183,16 +204,17 @@ impl Pools {
                 && now.wall < entry.claims.end(settings.leeway)
                 && lasts(entry, now, settings)
             {
-                let computed = entry.computed.iter().find(|c| c.policy == policy && c.generation == generation);
-                return Some(match computed {
-                    // The grant holds the claims.
-                    Some(computed) => Hit::Active(Arc::clone(&entry.claims), Some(Arc::clone(&computed.grant))),
-                    None => Hit::Active(Arc::clone(&entry.claims), None),
+                let mut computed = entry.computed.iter();
+                self.counts.hits += 1;
+                return Some(match computed.find(|one| one.policy == policy && one.generation == generation) {
+                    Some(computed) => Hit::Known(Arc::clone(&computed.grant)),
+                    None => Hit::Active(Arc::clone(&entry.claims)),
                 });
             }
             self.remove_positive(key);
         } else if let Some(entry) = self.negative.get(key) {
             if is_alive(entry.asked, settings.negative_ttl, now) {
+                self.counts.negative_hits += 1;
                 return Some(Hit::Inactive);
             }
             self.remove_negative(key);
@@ -220,7 +242,8 @@ impl Pools {
             Introspection::Active(claims) => {
                 let bytes = POSITIVE_BYTES + claims.heap();
                 if self.make_room(bytes) {
-                    let entry = Positive { claims: Arc::clone(claims), asked, computed: Vec::new(), bytes, family };
+                    let entry =
+                        Positive { claims: Arc::clone(claims), asked, computed: SmallVec::new(), bytes, family };
                     self.positive.put(key, entry);
                     self.bytes += bytes;
                 }
@@ -275,7 +298,7 @@ impl Pools {
     }
 
     /// Positive entries, negative entries, bytes.
-    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+    pub(crate) fn held(&self) -> (usize, usize, usize) {
         (self.positive.len(), self.negative.len(), self.bytes)
     }
 
@@ -350,7 +373,7 @@ impl Pools {
         let evicted = self.negative.pop_lru().is_some();
         if evicted {
             self.bytes -= NEGATIVE_BYTES;
-            self.evictions += 1;
+            self.counts.evictions += 1;
         }
         evicted
     }
@@ -358,7 +381,7 @@ impl Pools {
     fn evict_positive(&mut self) -> bool {
         let Some((_, entry)) = self.positive.pop_lru() else { return false };
         self.bytes -= entry.bytes;
-        self.evictions += 1;
+        self.counts.evictions += 1;
         true
     }
 
@@ -441,14 +464,14 @@ mod tests {
         for n in 1..100 {
             pools.insert(key(n), None, &Introspection::Inactive, now(), &settings);
             assert!(has(&mut pools, 0) && has(&mut pools, n));
-            assert_eq!(pools.counts(), (1, 1, limit));
+            assert_eq!(pools.held(), (1, 1, limit));
         }
         // An accepted one takes the room of rejected ones, and then of the one used least.
         pools.insert(key(100), None, &active(1000), now(), &settings);
         assert!(has(&mut pools, 100) && !has(&mut pools, 99) && !has(&mut pools, 0));
-        assert_eq!((pools.counts(), pools.evictions), ((1, 0, 1000), 100));
+        assert_eq!((pools.held(), pools.counts.evictions), ((1, 0, 1000), 100));
         pools.clear();
-        assert_eq!(pools.counts(), (0, 0, 0));
+        assert_eq!(pools.held(), (0, 0, 0));
     }
 
     #[test]
@@ -456,17 +479,17 @@ mod tests {
         let settings = Settings::default();
         let mut pools = Pools::new(sizes(10, 10, 1000));
         pools.insert(key(1), None, &active(1001), now(), &settings);
-        assert_eq!(pools.counts(), (0, 0, 0));
+        assert_eq!(pools.held(), (0, 0, 0));
         pools.insert(key(1), None, &active(1000), now(), &settings);
-        assert_eq!(pools.counts(), (1, 0, 1000));
+        assert_eq!(pools.held(), (1, 0, 1000));
         let mut pools = Pools::new(sizes(10, 10, 1600));
         pools.insert(key(1), None, &active(800), now(), &settings);
         pools.insert(key(2), None, &active(800), now(), &settings);
-        assert_eq!((pools.counts(), pools.evictions), ((2, 0, 1600), 0));
+        assert_eq!((pools.held(), pools.counts.evictions), ((2, 0, 1600), 0));
         let mut pools = Pools::new(sizes(10, 10, 2 * NEGATIVE_BYTES));
         pools.insert(key(1), None, &Introspection::Inactive, now(), &settings);
         pools.insert(key(2), None, &Introspection::Inactive, now(), &settings);
-        assert_eq!((pools.counts(), pools.evictions), ((0, 2, 2 * NEGATIVE_BYTES), 0));
+        assert_eq!((pools.held(), pools.counts.evictions), ((0, 2, 2 * NEGATIVE_BYTES), 0));
     }
 
     #[test]
@@ -477,11 +500,12 @@ mod tests {
         let mut pools = Pools::new(sizes(10, 10, 1 << 20));
         let of =
             |pools: &mut Pools, policy, generation| match pools.find(&key(1), &lookup(&settings, policy, generation)) {
-                Some(Hit::Active(_, grant)) => grant,
+                Some(Hit::Known(grant)) => Some(grant),
+                Some(Hit::Active(_)) => None,
                 _ => panic!("no answer"),
             };
         pools.keep(&key(1), claims, computed(claims, 1, 1));
-        assert_eq!(pools.counts(), (0, 0, 0), "no answer, no edits");
+        assert_eq!(pools.held(), (0, 0, 0), "no answer, no edits");
         pools.insert(key(1), None, &answer, now(), &settings);
         assert!(of(&mut pools, 1, 1).is_none());
         let first = computed(claims, 1, 1);
@@ -490,23 +514,23 @@ mod tests {
         pools.keep(&key(1), claims, first);
         assert!(Arc::ptr_eq(&of(&mut pools, 1, 1).unwrap(), &grant));
         assert!(of(&mut pools, 2, 1).is_none() && of(&mut pools, 1, 2).is_none());
-        assert_eq!(pools.counts().2, 1000 + each);
+        assert_eq!(pools.held().2, 1000 + each);
         for policy in 2..=5 {
             pools.keep(&key(1), claims, computed(claims, policy, 1));
         }
         assert!(of(&mut pools, 1, 1).is_none() && of(&mut pools, 2, 1).is_some() && of(&mut pools, 5, 1).is_some());
-        assert_eq!(pools.counts().2, 1000 + 4 * each);
+        assert_eq!(pools.held().2, 1000 + 4 * each);
         pools.keep(&key(1), claims, computed(claims, 5, 1));
-        assert_eq!(pools.counts().2, 1000 + 4 * each, "in place of the one before");
+        assert_eq!(pools.held().2, 1000 + 4 * each, "in place of the one before");
         pools.keep(&key(1), claims, computed(claims, 5, 2));
         assert!(of(&mut pools, 5, 2).is_some() && of(&mut pools, 2, 1).is_none(), "an older directory's are gone");
-        assert_eq!(pools.counts().2, 1000 + each);
+        assert_eq!(pools.held().2, 1000 + each);
         // Another answer for the same key is not given the edits of this one.
         let Introspection::Active(other) = active(1000) else { panic!() };
         pools.keep(&key(1), &other, computed(&other, 7, 2));
         assert!(of(&mut pools, 7, 2).is_none());
         pools.remove(&key(1));
-        assert_eq!(pools.counts(), (0, 0, 0));
+        assert_eq!(pools.held(), (0, 0, 0));
     }
 
     #[test]
@@ -519,7 +543,7 @@ mod tests {
         pools.insert(key(2), None, &active(1000), now(), &settings);
         pools.keep(&key(1), claims, computed(claims, 1, 1));
         assert!(has(&mut pools, 1) && !has(&mut pools, 2));
-        assert!(pools.counts().2 <= 2000);
+        assert!(pools.held().2 <= 2000);
     }
 
     #[test]
@@ -533,8 +557,8 @@ mod tests {
         assert!(has(&mut old, 1) && has(&mut old, 11));
         let mut new = Pools::new(sizes(2, 2, 1 << 20));
         old.move_to(|_, put| put(&mut new));
-        assert_eq!(old.counts(), (0, 0, 0));
-        assert_eq!(new.counts(), (2, 2, 2000 + 2 * NEGATIVE_BYTES));
+        assert_eq!(old.held(), (0, 0, 0));
+        assert_eq!(new.held(), (2, 2, 2000 + 2 * NEGATIVE_BYTES));
         assert!(has(&mut new, 1) && has(&mut new, 4) && has(&mut new, 11) && has(&mut new, 14));
     }
 
@@ -558,12 +582,12 @@ mod tests {
         for n in 0..50 {
             pools.insert(key(n), None, &Introspection::Inactive, now(), &settings);
         }
-        assert_eq!(pools.counts(), (0, 3, 3 * NEGATIVE_BYTES));
-        assert_eq!(pools.evictions, 47);
+        assert_eq!(pools.held(), (0, 3, 3 * NEGATIVE_BYTES));
+        assert_eq!(pools.counts.evictions, 47);
         for n in 0..50 {
             pools.remove(&key(n));
         }
-        assert_eq!(pools.counts(), (0, 0, 0));
+        assert_eq!(pools.held(), (0, 0, 0));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::cache::{Computed, Hit, Key};
+use crate::checks::Verified;
 use crate::claims::Claims;
 use crate::clock::{Now, duration};
 use crate::config::{Config, ConfigError, Policy, Profile};
@@ -203,7 +204,9 @@ impl Introspector {
             let _replacing = self.inner.replacing.lock();
             let old = self.inner.state.load_full();
             let store = if old.config.endpoint != config.endpoint {
-                Arc::new(Store::new(&config).map_err(BuildError::Random)?)
+                let fresh = Store::new(&config).map_err(BuildError::Random)?;
+                fresh.carry_on(&old.store);
+                Arc::new(fresh)
             } else if old.config.settings.sizes != config.settings.sizes {
                 Arc::new(old.store.resized(&config))
             } else {
@@ -272,8 +275,7 @@ impl Introspector {
         if state.config.settings.cache
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
-            inner.count_hit(&hit, &key);
-            return inner.conclude(&asked(Some(&key), Source::Cache), hit.into(), hidden);
+            return inner.conclude(&asked(Some(&key), Source::Cache), hit, hidden);
         }
         let context = Context {
             inner: Arc::clone(&self.inner),
@@ -380,25 +382,10 @@ struct Context {
     deadline: i64,
 }
 
-/// An answer, and what was computed for it before.
-enum Answer {
-    Active(Arc<Claims>, Option<Arc<Grant>>),
-    Inactive,
-}
-
-impl From<Hit> for Answer {
-    fn from(hit: Hit) -> Self {
-        match hit {
-            Hit::Active(claims, grant) => Self::Active(claims, grant),
-            Hit::Inactive => Self::Inactive,
-        }
-    }
-}
-
-impl From<Introspection> for Answer {
+impl From<Introspection> for Hit {
     fn from(introspection: Introspection) -> Self {
         match introspection {
-            Introspection::Active(claims) => Self::Active(claims, None),
+            Introspection::Active(claims) => Self::Active(claims),
             Introspection::Inactive => Self::Inactive,
         }
     }
@@ -446,49 +433,53 @@ impl Inner {
         Lookup { now, settings: &state.config.settings, policy: policy.0.id, generation }
     }
 
-    fn count_hit(&self, hit: &Hit, key: &Key) {
-        match hit {
-            Hit::Active(..) => self.stats.hit(key.shard()),
-            Hit::Inactive => self.stats.negative_hit(key.shard()),
-        }
-    }
-
     /// The one way from an answer to a decision, fresh, remembered or waited for: no check can be skipped.
-    fn conclude(&self, asked: &Asked<'_>, answer: Answer, hidden: Hidden) -> Step {
+    fn conclude(&self, asked: &Asked<'_>, answer: Hit, hidden: Hidden) -> Step {
         let rules = &*asked.policy.0;
-        let settings = &asked.state.config.settings;
-        let Answer::Active(claims, known) = answer else {
-            return self.refuse(asked, Reason::TokenInactive.into(), hidden);
+        let leeway = asked.state.config.settings.leeway;
+        let claims = match &answer {
+            Hit::Inactive => None,
+            Hit::Active(claims) => Some(claims),
+            Hit::Known(grant) => grant.claims.as_ref(),
         };
-        let verified = match claims.verify(&rules.requirements, asked.now.wall, settings.leeway) {
-            Ok(verified) => verified,
-            Err(reason) => return self.refuse(asked, reason.into(), hidden),
+        let verified = match claims.map(|claims| claims.verify(&rules.requirements, asked.now.wall, leeway)) {
+            Some(Ok(verified)) => verified,
+            Some(Err(reason)) => return self.refuse(asked, reason.into(), hidden),
+            None => return self.refuse(asked, Reason::TokenInactive.into(), hidden),
         };
-        let grant = match known {
-            Some(grant) => grant,
-            None => {
-                let directory = self.consumers.load();
-                let identity = match directory.consumers.behind(&claims, rules.consumer_by) {
-                    Some(consumer) => Identity::Consumer(Arc::clone(consumer)),
-                    None => Identity::Unmatched,
-                };
-                let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
-                self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-                let grant = Arc::new(Grant { claims: Some(Arc::clone(&claims)), identity, set });
-                if settings.cache
-                    && let Some(key) = asked.key
-                {
-                    let generation = directory.generation;
-                    let computed = Computed { policy: rules.id, generation, grant: Arc::clone(&grant) };
-                    asked.state.store.keep(key, &claims, computed);
-                }
-                grant
-            }
+        let computed = if let Hit::Active(claims) = &answer { Some(self.grant(asked, claims, verified)) } else { None };
+        let grant = match (computed, answer) {
+            (Some(grant), _) => grant,
+            // Computed for these very claims, which have just passed their checks again.
+            (None, Hit::Known(grant)) => grant,
+            (None, _) => return self.refuse(asked, Reason::Internal.into(), hidden),
         };
         if rules.require_consumer && grant.identity == Identity::Unmatched {
             return self.refuse(asked, Reason::ConsumerUnknown.into(), hidden);
         }
         self.done(asked, Decision::Allow(Allow { grant: Some(grant), hidden, source: asked.source }))
+    }
+
+    /// Matches the consumer and computes the edits: once per answer, policy and directory.
+    fn grant(&self, asked: &Asked<'_>, claims: &Arc<Claims>, verified: Verified<'_>) -> Arc<Grant> {
+        let rules = &*asked.policy.0;
+        let settings = &asked.state.config.settings;
+        let directory = self.consumers.load();
+        let identity = match directory.consumers.behind(claims, rules.consumer_by) {
+            Some(consumer) => Identity::Consumer(Arc::clone(consumer)),
+            None => Identity::Unmatched,
+        };
+        let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
+        self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
+        let grant = Arc::new(Grant { claims: Some(Arc::clone(claims)), identity, set });
+        if settings.cache
+            && let Some(key) = asked.key
+        {
+            let generation = directory.generation;
+            let computed = Computed { policy: rules.id, generation, grant: Arc::clone(&grant) };
+            asked.state.store.keep(key, claims, computed);
+        }
+        grant
     }
 
     /// Denies, or lets the anonymous consumer stand in where the policy says so.
@@ -610,10 +601,7 @@ impl Context {
             start().map_or(Boarding::Full, Boarding::Started)
         };
         match boarding {
-            Boarding::Hit(hit) => {
-                inner.count_hit(&hit, &self.key);
-                self.conclude(hit.into(), source, now)
-            }
+            Boarding::Hit(hit) => self.conclude(hit, source, now),
             Boarding::Joined(flight, ticket) => {
                 count(&inner.stats.waits);
                 self.wait(flight, ticket)
@@ -644,7 +632,7 @@ impl Context {
         Step::Wait(Wait { waiting: Some(Box::new(Waiting { context: self, flight, ticket })), deadline })
     }
 
-    fn conclude(self, answer: Answer, source: Source, now: Now) -> Step {
+    fn conclude(self, answer: Hit, source: Source, now: Now) -> Step {
         let Self { inner, state, policy, key, hidden, head, .. } = self;
         inner.conclude(&Asked { state: &state, policy: &policy, key: Some(&key), head, source, now }, answer, hidden)
     }

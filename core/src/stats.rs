@@ -18,8 +18,6 @@ const STRIPES: usize = 16;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
-    hits: AtomicU64,
-    negative_hits: AtomicU64,
     allowed: AtomicU64,
     denied: [AtomicU64; Reason::ALL.len()],
 }
@@ -47,14 +45,6 @@ impl Stats {
         self.stripes.get(shard % STRIPES).unwrap_or(first)
     }
 
-    pub(crate) fn hit(&self, shard: usize) {
-        count(&self.stripe(shard).hits);
-    }
-
-    pub(crate) fn negative_hit(&self, shard: usize) {
-        count(&self.stripe(shard).negative_hits);
-    }
-
     pub(crate) fn decided(&self, shard: usize, decision: &Decision) {
         let stripe = self.stripe(shard);
         match decision {
@@ -75,8 +65,6 @@ impl Stats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sum = |of: &dyn Fn(&Stripe) -> u64| self.stripes.iter().map(of).sum::<u64>();
         Snapshot {
-            hits: sum(&|stripe| load(&stripe.hits)),
-            negative_hits: sum(&|stripe| load(&stripe.negative_hits)),
             misses: load(&self.misses),
             waits: load(&self.waits),
             introspections: load(&self.introspections),

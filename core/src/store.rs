@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::cache::{Computed, Hit, Key, KeyHasher, Keys, Pools};
+use crate::cache::{Computed, Counts, Hit, Key, KeyHasher, Keys, Pools};
 use crate::claims::Claims;
 use crate::clock::Now;
 use crate::config::{Config, Settings, Sizes};
@@ -63,12 +63,24 @@ impl Store {
     /// A store of other sizes with everything that this one remembers, as far as it fits. Questions under way stay behind.
     pub(crate) fn resized(&self, config: &Config) -> Self {
         let store = Self::with(self.keys.clone(), config.settings.sizes);
+        store.carry_on(self);
         for shard in &self.shards {
             let mut old = Pools::new(config.settings.sizes);
             std::mem::swap(&mut shard.lock().pools, &mut old);
             old.move_to(|key, put| put(&mut store.shard(key).lock().pools));
         }
         store
+    }
+
+    /// Counts on from where an older store is.
+    pub(crate) fn carry_on(&self, older: &Self) {
+        let mut counts = Counts::default();
+        for shard in &older.shards {
+            counts += shard.lock().pools.counts;
+        }
+        if let Some(first) = self.shards.first() {
+            first.lock().pools.counts += counts;
+        }
     }
 
     fn with(keys: Keys, sizes: Sizes) -> Self {
@@ -180,11 +192,13 @@ impl Store {
     pub(crate) fn count(&self, snapshot: &mut Snapshot) {
         for shard in &self.shards {
             let shard = shard.lock();
-            let (positive, negative, bytes) = shard.pools.counts();
+            let (positive, negative, bytes) = shard.pools.held();
             snapshot.entries += positive;
             snapshot.negative_entries += negative;
             snapshot.bytes += bytes;
-            snapshot.evictions += shard.pools.evictions;
+            snapshot.hits += shard.pools.counts.hits;
+            snapshot.negative_hits += shard.pools.counts.negative_hits;
+            snapshot.evictions += shard.pools.counts.evictions;
         }
     }
 

@@ -107,16 +107,20 @@ pub(crate) enum Form {
 /// The request's `Authorization` lines, found by the caller's one pass over the headers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Authorization<'a> {
-    first: Option<&'a [u8]>,
-    repeated: bool,
+    lines: usize,
+    /// What follows the scheme in the first line, if it is ours.
+    credentials: Option<&'a [u8]>,
     bearer: bool,
 }
 
 impl<'a> Authorization<'a> {
     pub(crate) fn add(&mut self, value: &'a [u8], kong: bool) {
-        self.repeated = self.first.is_some();
-        self.first.get_or_insert(value);
-        self.bearer |= !matches!(credentials(value, kong), Credentials::Other);
+        let credentials = credentials(value, kong);
+        self.bearer |= credentials.is_some();
+        if self.lines == 0 {
+            self.credentials = credentials;
+        }
+        self.lines += 1;
     }
 
     /// Whether any line holds credentials of the kind we read.
@@ -125,15 +129,14 @@ impl<'a> Authorization<'a> {
     }
 
     fn read(&self, reading: &Reading) -> Presented<'a> {
-        let Some(value) = self.first else { return Presented::Nothing };
-        if self.repeated {
+        if self.lines > 1 {
             return Presented::Malformed(Malformed::Header);
         }
-        match credentials(value, reading.kong) {
-            Credentials::Other => Presented::Nothing,
-            Credentials::Bearer(token) if !is_b64token(token) => Presented::Malformed(Malformed::Header),
-            Credentials::Bearer(token) if token.len() > reading.token_bytes => Presented::Malformed(Malformed::TooLong),
-            Credentials::Bearer(token) => Presented::Token(Token::Borrowed(token)),
+        match self.credentials {
+            None => Presented::Nothing,
+            Some(token) if !is_b64token(token) => Presented::Malformed(Malformed::Header),
+            Some(token) if token.len() > reading.token_bytes => Presented::Malformed(Malformed::TooLong),
+            Some(token) => Presented::Token(Token::Borrowed(token)),
         }
     }
 }
@@ -238,22 +241,16 @@ fn content_length(headers: &[Header<'_>]) -> Option<usize> {
     Some(digits.parse().unwrap_or(usize::MAX))
 }
 
-enum Credentials<'a> {
-    /// No credentials, or of another scheme.
-    Other,
-    /// What follows the scheme, spaces trimmed.
-    Bearer(&'a [u8]),
-}
-
-fn credentials(value: &[u8], kong: bool) -> Credentials<'_> {
+/// What follows the scheme, spaces trimmed; none if there are no credentials, or of another scheme.
+fn credentials(value: &[u8], kong: bool) -> Option<&[u8]> {
     let value = trim(value);
     let end = value.iter().position(|&byte| byte == b' ' || byte == b'\t').unwrap_or(value.len());
-    let (scheme, rest) = value.split_at_checked(end).unwrap_or((value, &[]));
+    let (scheme, rest) = value.split_at_checked(end)?;
     if scheme.eq_ignore_ascii_case(b"bearer") || (kong && scheme.eq_ignore_ascii_case(b"token")) {
         let spaces = rest.iter().take_while(|&&byte| byte == b' ').count();
-        Credentials::Bearer(rest.get(spaces..).unwrap_or_default())
+        rest.get(spaces..)
     } else {
-        Credentials::Other
+        None
     }
 }
 
