@@ -267,10 +267,15 @@ impl Surprises {
 }
 
 async fn send(client: &HttpClient, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-    let problem = |error: &dyn std::error::Error| format!("a request of the tour failed: {error}");
     let (parts, body) = client.request(request).await.map_err(|error| problem(&error))?.into_parts();
     let body = body.collect().await.map_err(|error| problem(&error))?.to_bytes();
     Ok(Answer { status: parts.status, body })
+}
+
+/// An error with its causes: too few open files are allowed, say.
+fn problem(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(format!("a request of the tour failed: {error}"), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Who was recognized, or the reason to refuse.

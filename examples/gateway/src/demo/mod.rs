@@ -104,8 +104,9 @@ fn document(introspection_url: &str) -> String {
     json!({
         "introspection_url": introspection_url,
         "client_auth": { "method": "client_secret_basic", "client_id": GATEWAY.id, "client_secret": GATEWAY.secret },
-        // Long, so that only what the tour does ends an answer, however slow the machine.
+        // Long, so that only what the tour does ends an answer or a question, however slow the machine.
         "ttl": 600,
+        "timeout": 60_000,
         "cache": { "negative_ttl": 60 },
         "consumers": [
             { "id": "1", "username": "alice", "custom_id": ALICE.id },
