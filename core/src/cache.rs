@@ -109,10 +109,10 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// What was computed for an answer: by policy and directory of consumers.
+/// What was computed for an answer: by how a policy makes edits, and directory of consumers.
 #[derive(Debug)]
 pub(crate) struct Computed {
-    pub(crate) policy: u64,
+    pub(crate) edits: u64,
     pub(crate) generation: u64,
     pub(crate) grant: Arc<Grant>,
 }
@@ -144,7 +144,7 @@ pub(crate) enum Hit {
     Inactive,
 }
 
-/// How many policies' edits are kept for one answer.
+/// How many ways of making edits are kept for one answer. Policies that differ in nothing that edits depend on share one.
 const COMPUTED: usize = 4;
 /// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator.
 const POSITIVE_BYTES: usize = 416;
@@ -197,16 +197,16 @@ impl Pools {
     }
 
     pub(crate) fn find(&mut self, key: &Key, lookup: &Lookup<'_>) -> Option<Hit> {
-        let Lookup { now, settings, policy, generation } = *lookup;
+        let Lookup { now, settings, edits, generation } = *lookup;
         if let Some(entry) = self.positive.get(key) {
             let ttl = settings.ttl.of(entry.claims.exp.is_some());
             if is_alive(entry.asked, ttl, now)
                 && now.wall < entry.claims.end(settings.leeway)
-                && lasts(entry, now, settings)
+                && lasts(&entry.claims, entry.asked, now, settings)
             {
                 let mut computed = entry.computed.iter();
                 self.counts.hits += 1;
-                return Some(match computed.find(|one| one.policy == policy && one.generation == generation) {
+                return Some(match computed.find(|one| one.edits == edits && one.generation == generation) {
                     Some(computed) => Hit::Known(Arc::clone(&computed.grant)),
                     None => Hit::Active(Arc::clone(&entry.claims)),
                 });
@@ -261,7 +261,7 @@ impl Pools {
         let Some(entry) = self.positive.peek_mut(key).filter(|entry| Arc::ptr_eq(&entry.claims, claims)) else {
             return;
         };
-        entry.computed.retain(|one| one.policy != computed.policy && one.generation == computed.generation);
+        entry.computed.retain(|one| one.edits != computed.edits && one.generation == computed.generation);
         if entry.computed.len() >= COMPUTED {
             entry.computed.remove(0);
         }
@@ -289,6 +289,12 @@ impl Pools {
             self.remove(key);
         }
         !keys.is_empty()
+    }
+
+    /// Everything that is remembered, which is no longer remembered here.
+    pub(crate) fn take(&mut self) -> Self {
+        let empty = Self { counts: self.counts, ..Self::new(self.sizes) };
+        std::mem::replace(self, empty)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -402,6 +408,18 @@ impl Pools {
     }
 }
 
+/// Whether an answer may still be used, apart from the checks on its claims.
+pub(crate) fn is_fresh(answer: &Introspection, asked: Now, now: Now, settings: &Settings) -> bool {
+    match answer {
+        Introspection::Inactive => true,
+        Introspection::Active(claims) => {
+            is_alive(asked, settings.ttl.of(claims.exp.is_some()), now)
+                && now.wall < claims.end(settings.leeway)
+                && lasts(claims, asked, now, settings)
+        }
+    }
+}
+
 /// Whether `lifetime` since `asked` is not over, on either clock.
 fn is_alive(asked: Now, lifetime: i64, now: Now) -> bool {
     now.mono < asked.mono.saturating_add(lifetime) && now.wall < asked.wall.saturating_add(lifetime)
@@ -409,9 +427,9 @@ fn is_alive(asked: Now, lifetime: i64, now: Now) -> bool {
 
 /// Whether what was left until `exp` when the question was asked is not over on the monotonic clock: a wall clock that is
 /// set back does not lengthen a token's life.
-fn lasts(entry: &Positive, now: Now, settings: &Settings) -> bool {
-    let left = entry.claims.end(settings.leeway).saturating_sub(entry.asked.wall);
-    now.mono < entry.asked.mono.saturating_add(left)
+fn lasts(claims: &Claims, asked: Now, now: Now, settings: &Settings) -> bool {
+    let left = claims.end(settings.leeway).saturating_sub(asked.wall);
+    now.mono < asked.mono.saturating_add(left)
 }
 
 #[cfg(test)]
@@ -439,20 +457,20 @@ mod tests {
         crate::reply::read(&reply, &crate::reply::Rules { reply_bytes: 1 << 20, digits: false }).unwrap()
     }
 
-    fn lookup(settings: &Settings, policy: u64, generation: u64) -> Lookup<'_> {
-        Lookup { now: now(), settings, policy, generation }
+    fn lookup(settings: &Settings, edits: u64, generation: u64) -> Lookup<'_> {
+        Lookup { now: now(), settings, edits, generation }
     }
 
     fn has(pools: &mut Pools, n: u8) -> bool {
         pools.find(&key(n), &lookup(&Settings::default(), 0, 0)).is_some()
     }
 
-    fn computed(claims: &Arc<Claims>, policy: u64, generation: u64) -> Computed {
+    fn computed(claims: &Arc<Claims>, edits: u64, generation: u64) -> Computed {
         let rules = crate::config::Rules::new(crate::config::Profile::Standard);
         let verified = claims.verify(&rules.requirements, 0, 0).unwrap();
         let identity = crate::consumer::Identity::Unmatched;
         let set = crate::headers::Set::of_token(verified, &identity, &rules.writing, 8192);
-        Computed { policy, generation, grant: Arc::new(Grant { claims: Some(Arc::clone(claims)), identity, set }) }
+        Computed { edits, generation, grant: Arc::new(Grant { claims: Some(Arc::clone(claims)), identity, set }) }
     }
 
     #[test]

@@ -302,6 +302,10 @@ pub(crate) fn for_each_element<'a>(array: &'a str, visit: impl FnMut(&'a str)) {
     debug_assert!(read.is_ok());
 }
 
+/// How serde_json hands out numbers where another crate of the build switched on its feature `arbitrary_precision`: as an object with
+/// this one member.
+pub(crate) const NUMBER: &str = "$serde_json::private::Number";
+
 /// A JSON value of any kind without duplicate members at any level, with numbers in range and strings that are text.
 pub(crate) struct Strict;
 
@@ -352,7 +356,14 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut names: Vec<Cow<'de, str>> = Vec::new();
         while let Some(Text(name)) = map.next_key()? {
-            map.next_value_seed(Self)?;
+            if name == NUMBER {
+                let Text(digits) = map.next_value()?;
+                if !digits.parse().is_ok_and(f64::is_finite) {
+                    return Err(serde::de::Error::custom("number out of range"));
+                }
+            } else {
+                map.next_value_seed(Self)?;
+            }
             names.push(name);
         }
         if has_duplicates(&mut names) {

@@ -2,14 +2,24 @@
 //!
 //! Connections are pooled and verified, no redirect is followed, and no proxy is taken from the environment. A connection is
 //! reused only by the process that opened it, and only after the previous answer was read to its end.
+//!
+//! ureq logs through the crate `log`; at its level *trace* that holds the bytes of requests and answers. A host that wires `log` to
+//! a file keeps the targets `ureq` and `ureq_proto` above that level.
 
 use std::fmt;
 use std::io::{ErrorKind, Read as _};
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use ureq::http::Uri;
+use ureq::http::uri::Authority;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout};
 
 use crate::clock::Now;
 use crate::config::{Config, Policy, TlsRoots};
@@ -50,11 +60,15 @@ fn drive(mut step: Step) -> Decision {
         step = match step {
             Step::Done(decision) => return decision,
             Step::Wait(wait) => wait.block(),
-            Step::Introspect(exchange) => match exchange.client().map(|client| client.call(exchange.outbound())) {
-                Some(Ok(answer)) => answer.hand_to(exchange),
-                Some(Err(failure)) => exchange.resume(Reply::Failed(failure), Now::read()),
-                None => exchange.resume(Reply::Failed(Failure::Connect), Now::read()),
-            },
+            Step::Introspect(exchange) => {
+                // No thread for a look-up, say: what a library panics about is a failed call here.
+                let call = || exchange.client().map(|client| client.call(exchange.outbound()));
+                match catch_unwind(AssertUnwindSafe(call)) {
+                    Ok(Some(Ok(answer))) => answer.hand_to(exchange),
+                    Ok(Some(Err(failure))) => exchange.resume(Reply::Failed(failure), Now::read()),
+                    Ok(None) | Err(_) => exchange.resume(Reply::Failed(Failure::Connect), Now::read()),
+                }
+            }
         };
     }
 }
@@ -137,6 +151,7 @@ impl fmt::Debug for Client {
 
 impl Settings {
     fn agent(&self) -> OwnedAgent {
+        let connections = if self.keepalive.is_zero() { 0 } else { self.connections };
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -144,11 +159,88 @@ impl Settings {
             .proxy(None)
             .user_agent("")
             .max_idle_age(self.keepalive)
-            .max_idle_connections(self.connections)
-            .max_idle_connections_per_host(self.connections)
+            .max_idle_connections(connections)
+            .max_idle_connections_per_host(connections)
             .tls_config(TlsConfig::builder().root_certs(self.roots.clone()).build())
             .build();
-        OwnedAgent { process: std::process::id(), agent: config.new_agent() }
+        let connector = AgentLevel(DefaultConnector::new());
+        let agent = ureq::Agent::with_parts(config, connector, Addresses::default());
+        OwnedAgent { process: std::process::id(), agent }
+    }
+}
+
+/// ureq makes a new TLS configuration, certificate authorities and all, for each connection of a request that has settings of its
+/// own. Ours has none but its deadline.
+#[derive(Debug)]
+struct AgentLevel(DefaultConnector);
+
+impl Connector<()> for AgentLevel {
+    type Out = <DefaultConnector as Connector<()>>::Out;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs: details.addrs.clone(),
+            config: details.config,
+            request_level: false,
+            resolver: details.resolver,
+            now: details.now,
+            timeout: details.timeout,
+            current_time: Arc::clone(&details.current_time),
+            run_connector: Arc::clone(&details.run_connector),
+            register_shutdown: Arc::clone(&details.register_shutdown),
+        };
+        self.0.connect(&details, chained)
+    }
+}
+
+/// How long an address is used without looking its name up again: ureq looks it up for each call, on a thread of its own.
+const ADDRESSES_KEPT: Duration = Duration::from_secs(5);
+
+/// Looks names up, but not for each call, and not what is an address.
+#[derive(Debug, Default)]
+struct Addresses {
+    system: DefaultResolver,
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    authority: Authority,
+    since: Instant,
+    addresses: ResolvedSocketAddrs,
+}
+
+impl Resolver for Addresses {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let authority = uri.authority().ok_or(ureq::Error::HostNotFound)?;
+        let literal = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = literal.parse::<IpAddr>() {
+            let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+            let mut addresses = self.empty();
+            addresses.push(SocketAddr::new(address, authority.port_u16().unwrap_or(default)));
+            return Ok(addresses);
+        }
+        #[allow(clippy::disallowed_methods, reason = "this feature makes calls, and its name says so")]
+        let now = Instant::now();
+        if let Some(known) = &*self.known.lock()
+            && known.authority == *authority
+            && now.duration_since(known.since) < ADDRESSES_KEPT
+        {
+            return Ok(known.addresses.clone());
+        }
+        let addresses = self.system.resolve(uri, config, timeout).map_err(|error| match error {
+            ureq::Error::Timeout(_) => error,
+            _ => ureq::Error::HostNotFound,
+        })?;
+        let known = Known { authority: authority.clone(), since: now, addresses: addresses.clone() };
+        *self.known.lock() = Some(known);
+        Ok(addresses)
     }
 }
 

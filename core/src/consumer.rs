@@ -248,12 +248,11 @@ impl Consumers {
                 if let Some(other) = index.get(key.text()) {
                     // An id that was derived from a name is that of another as the name is.
                     let is_derived = field == Field::Id && element.member("id").is_none();
-                    let named_twice = is_derived
-                        && [&other.username, &other.custom_id].into_iter().flatten().any(|name| {
-                            consumer.username.as_ref() == Some(name) || consumer.custom_id.as_ref() == Some(name)
-                        });
-                    if named_twice && other.username.is_some() == consumer.username.is_some() {
-                        continue;
+                    let same = |one: &Option<Box<str>>, other: &Option<Box<str>>| one.is_some() && one == other;
+                    let named_twice =
+                        same(&other.username, &consumer.username) || same(&other.custom_id, &consumer.custom_id);
+                    if is_derived && named_twice {
+                        continue; // said for the name
                     }
                     let first = places.get(&Arc::as_ptr(other)).copied().unwrap_or_default();
                     let text = clipped(key.text());

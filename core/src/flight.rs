@@ -3,12 +3,15 @@
 //! A flight is one question under way. It is locked for moments only, and nothing of the host's runs under its lock:
 //! what has to be called is handed back as [`Wakes`].
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use parking_lot::Mutex;
 
+use crate::clock::Now;
 use crate::reply::{Introspection, NoAnswer};
 
 /// Called once: `true` when the wait can be resumed with profit, `false` when it was dropped first.
@@ -17,7 +20,8 @@ pub(crate) type OnReady = Box<dyn FnOnce(bool) + Send>;
 /// What a flight came to. None of it says anything about the request that asked.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    Answer(Introspection),
+    /// With the moment when the question was asked.
+    Answer(Introspection, Now),
     Failure(NoAnswer),
     /// Nobody asks any more.
     Abandoned,
@@ -26,19 +30,56 @@ pub(crate) enum Outcome {
 /// Calls to make once no lock is held.
 #[must_use]
 #[derive(Default)]
-pub(crate) struct Wakes(Vec<(OnReady, bool)>);
+pub(crate) struct Wakes(Vec<Call>);
+
+type Call = (OnReady, bool);
 
 impl Wakes {
+    /// Makes the calls. A call may resume or drop other steps, whose calls come after it: they are made one after the other, not
+    /// within each other, so that any number of them fits on the stack.
     pub(crate) fn run(self) {
-        for (call, ready) in self.0 {
-            // A call that panics harms its own request alone: the others are woken all the same.
-            let _ = catch_unwind(AssertUnwindSafe(|| call(ready)));
+        thread_local! {
+            /// Calls still to be made by the outermost `run` of this thread; none if there is none.
+            static LEFT: Cell<Option<VecDeque<Call>>> = const { Cell::new(None) };
+        }
+        if self.0.is_empty() {
+            return;
+        }
+        let mut calls = Some(self.0);
+        let is_nested = LEFT.try_with(|left| {
+            let Some(mut queue) = left.take() else {
+                left.set(Some(VecDeque::new()));
+                return false;
+            };
+            queue.extend(calls.take().into_iter().flatten());
+            left.set(Some(queue));
+            true
+        });
+        if is_nested == Ok(true) {
+            return;
+        }
+        for (call, ready) in calls.into_iter().flatten() {
+            make(call, ready);
+        }
+        let next = |left: &Cell<Option<VecDeque<Call>>>| {
+            let mut queue = left.take()?;
+            let next = queue.pop_front()?;
+            left.set(Some(queue));
+            Some(next)
+        };
+        while let Ok(Some((call, ready))) = LEFT.try_with(next) {
+            make(call, ready);
         }
     }
 
     fn add(&mut self, call: Option<OnReady>, ready: bool) {
         self.0.extend(call.map(|call| (call, ready)));
     }
+}
+
+/// A call that panics harms its own request alone: the others are woken all the same.
+fn make(call: OnReady, ready: bool) {
+    let _ = catch_unwind(AssertUnwindSafe(|| call(ready)));
 }
 
 /// A place among those who wait.
@@ -66,6 +107,8 @@ struct State {
     deadline: i64,
     phase: Phase,
     waiters: BTreeMap<Ticket, Waiter>,
+    /// The same by time left; of those with as much, the first who came is the last here.
+    by_deadline: BTreeSet<(i64, Reverse<Ticket>)>,
     next: Ticket,
 }
 
@@ -83,7 +126,8 @@ struct Waiter {
 
 impl Flight {
     pub(crate) fn new(id: u64, deadline: i64) -> Self {
-        let state = State { deadline, phase: Phase::Asking, waiters: BTreeMap::new(), next: 0 };
+        let state =
+            State { deadline, phase: Phase::Asking, waiters: BTreeMap::new(), by_deadline: BTreeSet::new(), next: 0 };
         Self { id, state: Mutex::new(state) }
     }
 
@@ -100,6 +144,7 @@ impl Flight {
         let ticket = state.next;
         state.next += 1;
         state.waiters.insert(ticket, Waiter { deadline, on_ready: None });
+        state.by_deadline.insert((deadline, Reverse(ticket)));
         Some(ticket)
     }
 
@@ -134,13 +179,7 @@ impl Flight {
 
     /// The question is answered, or failed: everybody who waits shares it.
     pub(crate) fn finish(&self, outcome: Outcome) -> Wakes {
-        let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
-        state.phase = Phase::Over(outcome);
-        for waiter in state.waiters.values_mut() {
-            wakes.add(waiter.on_ready.take(), true);
-        }
-        wakes
+        self.state.lock().end(outcome)
     }
 
     /// The asker is gone: the waiter with most time left is to ask. Without one, the flight is over; tells whether it is.
@@ -152,11 +191,13 @@ impl Flight {
         state.elect()
     }
 
-    /// A waiter is gone. Tells whether the flight is over with that.
-    pub(crate) fn leave(&self, ticket: Ticket) -> (bool, Wakes) {
+    /// A waiter is gone, `expired` if its time is over. Tells whether the flight is over with that.
+    pub(crate) fn leave(&self, ticket: Ticket, expired: bool) -> (bool, Wakes) {
         let mut state = self.state.lock();
-        let call = state.waiters.remove(&ticket).and_then(|waiter| waiter.on_ready);
+        let call = state.remove(ticket);
         let (over, mut wakes) = match state.phase {
+            // It had most time left of all: nobody else has any.
+            Phase::Offered(elected) if elected == ticket && expired => (true, state.end(Outcome::Abandoned)),
             Phase::Offered(elected) if elected == ticket => state.elect(),
             Phase::Over(_) => (true, Wakes::default()),
             _ => (false, Wakes::default()),
@@ -170,7 +211,7 @@ impl Flight {
         let mut wakes = Wakes::default();
         let mut state = self.state.lock();
         // A call registered after the election was made at once, so there is none left.
-        wakes.add(state.waiters.remove(&ticket).and_then(|waiter| waiter.on_ready), true);
+        wakes.add(state.remove(ticket), true);
         state.phase = Phase::Asking;
         state.deadline = deadline;
         wakes
@@ -178,13 +219,28 @@ impl Flight {
 }
 
 impl State {
+    /// Takes a waiter out, and its call if that was not made.
+    fn remove(&mut self, ticket: Ticket) -> Option<OnReady> {
+        let waiter = self.waiters.remove(&ticket)?;
+        self.by_deadline.remove(&(waiter.deadline, Reverse(ticket)));
+        waiter.on_ready
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Wakes {
+        let mut wakes = Wakes::default();
+        self.phase = Phase::Over(outcome);
+        for waiter in self.waiters.values_mut() {
+            wakes.add(waiter.on_ready.take(), true);
+        }
+        wakes
+    }
+
     fn elect(&mut self) -> (bool, Wakes) {
         let mut wakes = Wakes::default();
-        // Of those with the same time left, the first who came.
-        let elected = self.waiters.iter_mut().rev().max_by_key(|(_, waiter)| waiter.deadline);
-        match elected {
-            Some((ticket, waiter)) => {
-                wakes.add(waiter.on_ready.take(), true);
+        match self.by_deadline.last() {
+            Some((_, Reverse(ticket))) => {
+                let call = self.waiters.get_mut(ticket).and_then(|waiter| waiter.on_ready.take());
+                wakes.add(call, true);
                 self.phase = Phase::Offered(*ticket);
                 (false, wakes)
             }
@@ -204,21 +260,19 @@ impl fmt::Debug for Flight {
 
 /// Bounds how many questions are under way: `limits.concurrent_introspections`.
 ///
-/// Flights hold a slot until they are over or their time is; slots of the latter are taken back when they are needed.
+/// Flights hold a slot until they are over or their time is; slots of the latter are taken back when the next one is taken.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     /// Deadline and flight, the earliest first.
-    held: Mutex<std::collections::BTreeSet<(i64, u64)>>,
+    held: Mutex<BTreeSet<(i64, u64)>>,
 }
 
 impl Slots {
     /// Takes a slot until `deadline`; false if all `limit` of them are held.
     pub(crate) fn take(&self, flight: u64, deadline: i64, now: i64, limit: usize) -> bool {
         let mut held = self.held.lock();
-        if held.len() >= limit {
-            while held.first().is_some_and(|(deadline, _)| *deadline <= now) {
-                held.pop_first();
-            }
+        while held.first().is_some_and(|(deadline, _)| *deadline <= now) {
+            held.pop_first();
         }
         held.len() < limit && held.insert((deadline, flight))
     }
@@ -269,7 +323,7 @@ mod tests {
         flight.on_ready(ticket, call()).run();
         assert_eq!(count.load(Ordering::SeqCst), 100, "the first is replaced");
         flight.finish(Outcome::Abandoned).run();
-        flight.leave(ticket).1.run();
+        flight.leave(ticket, false).1.run();
         assert_eq!(count.load(Ordering::SeqCst), 101);
         flight.on_ready(ticket, call()).run();
         assert_eq!(count.load(Ordering::SeqCst), 102, "at once when there is something to resume");
@@ -282,11 +336,42 @@ mod tests {
         assert!(!flight.hand_on().0);
         assert!(matches!(flight.standing(longer, 0), Standing::Elected));
         assert!(matches!(flight.standing(long, 0), Standing::Waiting(10)));
-        assert!(!flight.leave(longer).0);
+        assert!(!flight.leave(longer, false).0);
         assert!(matches!(flight.standing(long, 0), Standing::Elected));
-        assert!(!flight.leave(short).0);
-        assert!(flight.leave(long).0, "nobody is left");
+        assert!(!flight.leave(short, false).0);
+        assert!(flight.leave(long, false).0, "nobody is left");
         assert_eq!(flight.join(20, 0), None);
+    }
+
+    #[test]
+    fn a_call_within_a_call_comes_after_it() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let say = |what: &'static str| {
+            let order = Arc::clone(&order);
+            move || order.lock().push(what)
+        };
+        let (outer, after, inner) = (say("outer"), say("after"), say("inner"));
+        let first: OnReady = Box::new(move |_| {
+            Wakes(vec![(Box::new(move |_| inner()), true)]).run();
+            outer();
+        });
+        Wakes(vec![(first, true), (Box::new(move |_| after()), true)]).run();
+        assert_eq!(*order.lock(), ["outer", "after", "inner"]);
+    }
+
+    #[test]
+    fn when_the_elected_one_has_no_time_left_everybody_is_woken() {
+        let (count, call) = counter();
+        let flight = Flight::new(1, 10);
+        let [first, second, elected] = [11, 12, 13].map(|deadline| flight.join(deadline, 0).unwrap());
+        flight.hand_on().1.run();
+        for ticket in [first, second] {
+            flight.on_ready(ticket, call()).run();
+        }
+        let (over, wakes) = flight.leave(elected, true);
+        wakes.run();
+        assert!(over);
+        assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn legal(c: char, underscores: bool) -> char {
 }
 
 /// How values are written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Writing {
     pub(crate) array_format: ArrayFormat,
     pub(crate) header_encoding: HeaderEncoding,
@@ -181,7 +181,7 @@ impl Set {
                 writer.claim(Name::Fixed(name), value, claims);
             }
         }
-        for (at, custom) in (0_u16..).zip(writing.custom.iter()) {
+        for (at, custom) in (0..u16::MAX).zip(writing.custom.iter()) {
             if let Some(value) = claims.at(&custom.path) {
                 writer.claim(Name::Custom(at), value, claims);
             }

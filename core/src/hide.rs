@@ -1,7 +1,9 @@
 //! Keeping from the upstream what is not for it: the credential, and headers that only Tokenward may set.
 
+use std::collections::HashSet;
+
 use crate::headers::is_managed;
-use crate::request::{Request, Target};
+use crate::request::{Request, split_once};
 use crate::token::{Authorization, Form, Found, is_token_parameter, token_members};
 
 /// Found in one pass over the headers.
@@ -10,6 +12,8 @@ pub(crate) struct Fields<'a> {
     pub(crate) authorization: Authorization<'a>,
     /// Names that only Tokenward may set, as first spelled, each once.
     managed: Vec<Box<[u8]>>,
+    /// The same in lower case, once there are many.
+    seen: HashSet<Vec<u8>>,
 }
 
 impl<'a> Fields<'a> {
@@ -32,7 +36,17 @@ impl<'a> Fields<'a> {
     }
 
     fn manage(&mut self, name: &[u8]) {
-        if !self.managed.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        const FEW: usize = 16;
+        if self.managed.len() < FEW {
+            if !self.managed.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                self.managed.push(name.into());
+            }
+            return;
+        }
+        if self.seen.is_empty() {
+            self.seen.extend(self.managed.iter().map(|known| known.to_ascii_lowercase()));
+        }
+        if self.seen.insert(name.to_ascii_lowercase()) {
             self.managed.push(name.into());
         }
     }
@@ -75,9 +89,13 @@ impl Hidden {
 }
 
 fn without_query_parameter(request: &Request<'_>) -> Option<Box<[u8]>> {
-    let target = Target::parse(request.method, request.target);
-    let query = without_parameter(target.query?)?;
-    let mut rewritten = target.before.to_vec();
+    // Whatever form the target has, and whether or not it is a legal one: what an upstream may take for a query is one.
+    if request.method == b"CONNECT" {
+        return None;
+    }
+    let (before, query) = split_once(request.target, b'?')?;
+    let query = without_parameter(query)?;
+    let mut rewritten = before.to_vec();
     if !query.is_empty() {
         rewritten.push(b'?');
         rewritten.extend_from_slice(&query);

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::cache::{Computed, Hit, Key};
+use crate::cache::{Computed, Hit, Key, is_fresh};
 use crate::checks::Verified;
 use crate::claims::Claims;
 use crate::clock::{Now, duration};
-use crate::config::{Config, ConfigError, Policy, Profile};
+use crate::config::{Config, ConfigError, Policy, Problem, Profile};
 use crate::consumer::{Consumers, Identity};
 use crate::decision::{Allow, Decision, Deny, Grant, Reason, Seconds, Source};
 use crate::flight::{Flight, Outcome, Slots, Standing, Ticket, Wakes};
@@ -60,17 +60,6 @@ struct State {
     client: crate::client::Client,
 }
 
-impl State {
-    fn new(config: Config, store: Arc<Store>) -> Result<Self, BuildError> {
-        Ok(Self {
-            #[cfg(feature = "client")]
-            client: crate::client::Client::new(&config).map_err(BuildError::TlsRoots)?,
-            config,
-            store,
-        })
-    }
-}
-
 /// Builds an introspector.
 #[must_use]
 pub struct Builder {
@@ -106,7 +95,12 @@ impl Builder {
         let store = Store::new(&self.config).map_err(BuildError::Random)?;
         let warnings = self.config.warnings_with(&self.consumers);
         let inner = Inner {
-            state: ArcSwap::from_pointee(State::new(self.config, Arc::new(store))?),
+            state: ArcSwap::from_pointee(State {
+                #[cfg(feature = "client")]
+                client: crate::client::Client::new(&self.config).map_err(BuildError::TlsRoots)?,
+                config: self.config,
+                store: Arc::new(store),
+            }),
             consumers: ArcSwap::from_pointee(Directory { consumers: self.consumers, generation: 1 }),
             generation: AtomicU64::new(1),
             slots: Slots::default(),
@@ -116,10 +110,7 @@ impl Builder {
             log: self.log,
             replacing: parking_lot::Mutex::new(()),
         };
-        for warning in warnings {
-            let fields = [("setting", warning.path().to_owned())];
-            inner.log(Level::Warn, None, warning.message(), &fields);
-        }
+        inner.warn(&warnings);
         Ok(Introspector { inner: Arc::new(inner) })
     }
 }
@@ -171,7 +162,9 @@ impl Introspector {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn policy(&self, json: &str) -> Result<Policy, ConfigError> {
-        self.inner.state.load().config.further_policy(json)
+        let (policy, warnings) = self.inner.state.load().config.further_policy(json)?;
+        self.inner.warn(&warnings);
+        Ok(policy)
     }
 
     /// The configuration of now.
@@ -191,6 +184,7 @@ impl Introspector {
         };
         drop(replaced); // a million consumers are freed outside of the lock
         self.inner.log(Level::Info, None, "consumers replaced", &[]);
+        self.warn();
     }
 
     /// Replaces the configuration. Cached answers are kept if URL, credentials, parameters, headers, hint and
@@ -203,6 +197,10 @@ impl Introspector {
         let replaced = {
             let _replacing = self.inner.replacing.lock();
             let old = self.inner.state.load_full();
+            #[cfg(feature = "client")]
+            let client = crate::client::Client::new(&config).map_err(BuildError::TlsRoots)?;
+            let generation = self.inner.generation.load(Ordering::Relaxed);
+            let same_limit = old.config.settings.header_bytes == config.settings.header_bytes;
             let store = if old.config.endpoint != config.endpoint {
                 let fresh = Store::new(&config).map_err(BuildError::Random)?;
                 fresh.carry_on(&old.store);
@@ -212,10 +210,23 @@ impl Introspector {
             } else {
                 Arc::clone(&old.store)
             };
-            self.inner.state.swap(Arc::new(State::new(config, store)?))
+            if !same_limit {
+                // Edits that were computed under the other limit are not used any more.
+                let directory = self.inner.consumers.load();
+                let consumers = directory.consumers.clone();
+                self.inner.consumers.store(Arc::new(Directory { consumers, generation: generation + 1 }));
+                self.inner.generation.store(generation + 1, Ordering::Release);
+            }
+            self.inner.state.swap(Arc::new(State {
+                config,
+                store,
+                #[cfg(feature = "client")]
+                client,
+            }))
         };
         drop(replaced);
         self.inner.log(Level::Info, None, "configuration replaced", &[]);
+        self.warn();
         Ok(())
     }
 
@@ -239,6 +250,19 @@ impl Introspector {
         self.inner.state.load().store.count(&mut snapshot);
         snapshot.in_flight = self.inner.slots.held();
         snapshot
+    }
+
+    /// The refusal for a defect: what a binding gives where it caught a panic, or cannot go on. `head`: the request is HEAD.
+    pub fn internal(&self, head: bool) -> Decision {
+        let decision = Decision::Deny(Deny { head, ..Deny::internal() });
+        self.inner.stats.decided(0, &decision);
+        decision
+    }
+
+    /// Logs what is probably not meant about the configuration and the consumers of now.
+    fn warn(&self) {
+        let warnings = self.inner.state.load().config.warnings_with(&self.inner.consumers.load().consumers);
+        self.inner.warn(&warnings);
     }
 
     fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
@@ -430,7 +454,7 @@ impl Asked<'_> {
 impl Inner {
     fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
         let generation = self.generation.load(Ordering::Acquire);
-        Lookup { now, settings: &state.config.settings, policy: policy.0.id, generation }
+        Lookup { now, settings: &state.config.settings, edits: policy.0.edits, generation }
     }
 
     /// The one way from an answer to a decision, fresh, remembered or waited for: no check can be skipped.
@@ -476,7 +500,7 @@ impl Inner {
             && let Some(key) = asked.key
         {
             let generation = directory.generation;
-            let computed = Computed { policy: rules.id, generation, grant: Arc::clone(&grant) };
+            let computed = Computed { edits: rules.edits, generation, grant: Arc::clone(&grant) };
             asked.state.store.keep(key, claims, computed);
         }
         grant
@@ -550,6 +574,13 @@ impl Inner {
         self.complain(reason, "introspection failed", &fields, now);
     }
 
+    fn warn(&self, warnings: &[Problem]) {
+        for warning in warnings {
+            let fields = [("setting", warning.path().to_owned())];
+            self.log(Level::Warn, None, warning.message(), &fields);
+        }
+    }
+
     fn wants(&self, level: Level) -> bool {
         self.log.as_ref().is_some_and(|log| log.is_enabled(level))
     }
@@ -619,7 +650,9 @@ impl Context {
 
     fn exchange(self, flight: Arc<Flight>, attempt: u32, now: Now) -> Step {
         count(&self.inner.stats.introspections);
-        let time_left = duration(self.deadline.saturating_sub(now.mono));
+        // No more than `timeout`, even if the clock went back.
+        let left = self.deadline.saturating_sub(now.mono).min(self.state.config.settings.timeout);
+        let time_left = duration(left);
         let outbound = Box::new(Outbound::new(&self.state.config.endpoint, &self.question, time_left));
         Step::Introspect(Exchange {
             asking: Some(Box::new(Asking { context: self, flight, asked: now, attempt })),
@@ -654,6 +687,12 @@ impl Exchange {
     #[must_use]
     pub fn outbound(&self) -> &Outbound {
         &self.outbound
+    }
+
+    /// Until when the call may last, on the host's monotonic clock: [`time_left`](Outbound::time_left) after this step was made.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        duration(self.asking.as_ref().map_or(0, |asking| asking.context.deadline))
     }
 
     /// Hands over how the call went. After a failed connection this may be another call to make.
@@ -702,16 +741,20 @@ impl Asking {
         let in_time = now.mono < context.deadline;
         let may_retry = matches!(reply, Reply::Failed(failure) if failure.may_retry());
         if may_retry && in_time && attempt < settings.attempts {
-            return context.exchange(flight, attempt + 1, now);
+            // In a step of its own first: a sink that panics drops it, and one of those who wait asks.
+            let question = context.question.clone();
+            let step = context.exchange(flight, attempt + 1, now);
+            inner.report(reply, &Err(Reason::EndpointUnreachable.into()), &question, elapsed, now);
+            return step;
         }
 
         let read = reply::read(reply, &context.state.config.reply_rules());
         let wakes = if in_time {
             let outcome = match &read {
-                Ok(answer) => Outcome::Answer(answer.clone()),
+                Ok(answer) => Outcome::Answer(answer.clone(), asked),
                 Err(none) => Outcome::Failure(*none),
             };
-            context.state.store.land(&context.key, &flight, outcome, asked, &settings)
+            context.state.store.land(&context.key, &flight, outcome, &settings)
         } else {
             // Too late for everybody else: one of those who wait asks again.
             let (over, wakes) = flight.hand_on();
@@ -739,8 +782,8 @@ impl Wait {
     }
 
     /// Registers what is called when the wait can be resumed with profit: exactly once, with `true`; with `false` if
-    /// the wait ends first. It may be called at once, and from any thread that resumes, drops or forgets. A second call
-    /// takes the place of the first, which is called with `false`.
+    /// the wait ends first. It may be called at once, and from any thread that resumes or drops a step; it may resume and drop steps
+    /// itself. A second call takes the place of the first, which is called with `false`.
     pub fn on_ready(&self, call: impl FnOnce(bool) + Send + 'static) {
         if let Some(waiting) = &self.waiting {
             waiting.flight.on_ready(waiting.ticket, Box::new(call)).run();
@@ -781,7 +824,7 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if let Some(waiting) = self.waiting.take() {
-            let wakes = waiting.leave();
+            let wakes = waiting.leave(false);
             drop(waiting);
             wakes.run();
         }
@@ -798,15 +841,20 @@ impl Waiting {
     fn resume(self: Box<Self>, now: Now) -> Step {
         let time_is_over = self.context.deadline <= now.mono;
         match self.flight.standing(self.ticket, now.mono) {
-            Standing::Over(Outcome::Answer(answer)) => self.end().conclude(answer.into(), Source::Waiting, now),
+            // An answer may be waited for a little longer than it is of use; a request that was parked for long is refused.
+            Standing::Over(Outcome::Answer(answer, asked))
+                if !time_is_over || is_fresh(&answer, asked, now, &self.context.state.config.settings) =>
+            {
+                self.end().conclude(answer.into(), Source::Waiting, now)
+            }
             Standing::Over(Outcome::Failure(none)) => self.end().refuse(none.into(), Source::Waiting, now),
-            _ if time_is_over => self.end().refuse(Reason::EndpointTimedOut.into(), Source::Waiting, now),
+            _ if time_is_over => self.expire().refuse(Reason::EndpointTimedOut.into(), Source::Waiting, now),
             Standing::Elected => self.take_over(now),
             Standing::Waiting(deadline) => {
                 let deadline = deadline.min(self.context.deadline);
                 Step::Wait(Wait { waiting: Some(self), deadline })
             }
-            Standing::Ended | Standing::Over(Outcome::Abandoned) => self.end().ask(now, Source::Waiting),
+            Standing::Ended | Standing::Over(_) => self.end().ask(now, Source::Waiting),
         }
     }
 
@@ -830,12 +878,18 @@ impl Waiting {
 
     /// Stops waiting.
     fn end(self: Box<Self>) -> Context {
-        self.leave().run();
+        self.leave(false).run();
         self.context
     }
 
-    fn leave(&self) -> Wakes {
-        let (over, wakes) = self.flight.leave(self.ticket);
+    /// Stops waiting because the time is over.
+    fn expire(self: Box<Self>) -> Context {
+        self.leave(true).run();
+        self.context
+    }
+
+    fn leave(&self, expired: bool) -> Wakes {
+        let (over, wakes) = self.flight.leave(self.ticket, expired);
         if over {
             self.context.release(&self.flight);
         }

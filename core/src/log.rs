@@ -12,7 +12,7 @@ use crate::decision::Reason;
 pub enum Level {
     /// Somebody has to act: the endpoint refuses us, a setting names nobody.
     Error,
-    /// The authorization server failed.
+    /// The authorization server failed, or a setting is probably not meant.
     Warn,
     /// Configuration and consumers were replaced.
     Info,
@@ -41,7 +41,7 @@ pub struct Record<'a> {
     pub level: Level,
     /// What it is about, if that is a reason to deny.
     pub reason: Option<Reason>,
-    /// Fixed words.
+    /// Fixed words; for a warning about the configuration, what is probably not meant, without secrets.
     pub message: &'a str,
     /// What is particular about it: `status`, `failure`, `elapsed_ms`, `suppressed`, `token`, `setting`.
     pub fields: &'a [(&'static str, String)],
@@ -100,7 +100,8 @@ impl Throttle {
     /// How many lines were suppressed since the last one; none if this one is suppressed too.
     pub(crate) fn pass(&self, reason: Reason, mono: i64) -> Option<u64> {
         let mut kind = self.0.get(reason.index())?.lock();
-        if kind.last.is_some_and(|last| mono < last.saturating_add(1_000_000)) {
+        // A clock that goes back does not silence anybody.
+        if kind.last.is_some_and(|last| (last..last.saturating_add(1_000_000)).contains(&mono)) {
             kind.suppressed += 1;
             return None;
         }
@@ -125,9 +126,11 @@ mod tests {
         let reason = Reason::EndpointUnreachable;
         assert_eq!(throttle.pass(reason, 0), Some(0));
         assert_eq!(throttle.pass(reason, 999_999), None);
+        assert_eq!(throttle.pass(reason, 0), None);
         assert_eq!(throttle.pass(reason, 5), None);
         assert_eq!(throttle.pass(Reason::ReplyMalformed, 5), Some(0));
-        assert_eq!(throttle.pass(reason, 1_000_000), Some(2));
+        assert_eq!(throttle.pass(reason, 1_000_000), Some(3));
+        assert_eq!(throttle.pass(reason, 999_999), Some(0), "the clock went back");
         assert_eq!(throttle.pass(reason, 2_000_000), Some(0));
     }
 

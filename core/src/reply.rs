@@ -267,8 +267,10 @@ fn check(value: &str) -> Result<(), serde_json::Error> {
         Some(b'"') => !value.contains('\\'),
         Some(b'[' | b'{') => false,
         Some(b't' | b'f' | b'n') => true,
-        // An integer may have any size. Without an exponent, 300 characters do not leave the range.
-        _ => !value.contains(['e', 'E']) && (value.len() <= 300 || !value.contains('.')),
+        // An integer may have any size, another number what a double holds.
+        _ if !value.contains(['.', 'e', 'E']) => true,
+        _ if value.parse().is_ok_and(f64::is_finite) => true,
+        _ => return Err(serde_json::Error::custom("number out of range")),
     };
     if settled {
         return Ok(());

@@ -96,8 +96,6 @@ impl fmt::Debug for Request<'_> {
 /// The parts of a request target (RFC 9112 §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
-    /// What comes before the query, `?` excluded: scheme, authority and path.
-    pub(crate) before: &'a [u8],
     /// The path alone; none in authority form.
     pub(crate) path: Option<&'a [u8]>,
     /// Without its `?`.
@@ -106,9 +104,9 @@ pub(crate) struct Target<'a> {
 
 impl<'a> Target<'a> {
     pub(crate) fn parse(method: &[u8], target: &'a [u8]) -> Self {
-        let none = Self { before: target, path: None, query: None };
+        let none = Self { path: None, query: None };
         if target == b"*" {
-            return Self { path: Some(target), ..none };
+            return Self { path: Some(target), query: None };
         }
         if method == b"CONNECT" {
             return none;
@@ -118,14 +116,14 @@ impl<'a> Target<'a> {
             None => (target, None),
         };
         if target.first() == Some(&b'/') {
-            return Self { before, path: Some(before), query };
+            return Self { path: Some(before), query };
         }
         let Some(authority) = after_scheme(before) else { return none };
         let path = match authority.iter().position(|&byte| byte == b'/') {
             Some(at) => authority.get(at..).unwrap_or_default(),
             None => b"/",
         };
-        Self { before, path: Some(path), query }
+        Self { path: Some(path), query }
     }
 }
 

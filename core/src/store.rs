@@ -48,7 +48,7 @@ pub(crate) enum Boarding {
 pub(crate) struct Lookup<'s> {
     pub(crate) now: Now,
     pub(crate) settings: &'s Settings,
-    pub(crate) policy: u64,
+    pub(crate) edits: u64,
     pub(crate) generation: u64,
 }
 
@@ -65,8 +65,7 @@ impl Store {
         let store = Self::with(self.keys.clone(), config.settings.sizes);
         store.carry_on(self);
         for shard in &self.shards {
-            let mut old = Pools::new(config.settings.sizes);
-            std::mem::swap(&mut shard.lock().pools, &mut old);
+            let mut old = shard.lock().pools.take();
             old.move_to(|key, put| put(&mut store.shard(key).lock().pools));
         }
         store
@@ -132,19 +131,14 @@ impl Store {
 
     /// Ends a flight that is answered or failed in time. The answer is written if the flight is still the one for its key:
     /// not forgotten, not replaced.
-    pub(crate) fn land(
-        &self,
-        key: &Key,
-        flight: &Arc<Flight>,
-        outcome: Outcome,
-        asked: Now,
-        settings: &Settings,
-    ) -> Wakes {
-        let mut shard = self.shard(key).lock();
-        if let Some(boarded) = shard.retire(key, flight)
-            && let Outcome::Answer(answer) = &outcome
+    pub(crate) fn land(&self, key: &Key, flight: &Arc<Flight>, outcome: Outcome, settings: &Settings) -> Wakes {
         {
-            shard.pools.insert(*key, boarded.family, answer, asked, settings);
+            let mut shard = self.shard(key).lock();
+            if let Some(boarded) = shard.retire(key, flight)
+                && let Outcome::Answer(answer, asked) = &outcome
+            {
+                shard.pools.insert(*key, boarded.family, answer, *asked, settings);
+            }
         }
         flight.finish(outcome)
     }

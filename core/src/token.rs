@@ -40,6 +40,9 @@ pub(crate) enum Malformed {
 }
 
 impl Malformed {
+    /// In the order of their declaration.
+    pub(crate) const ALL: [Self; 4] = [Self::Header, Self::Parameter, Self::Repeated, Self::TooLong];
+
     pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::Header => "The Authorization header is malformed",

@@ -241,6 +241,59 @@ fn callbacks_and_the_sink_may_call_back_into_the_introspector() {
 }
 
 #[test]
+fn any_number_of_waits_may_be_resumed_and_dropped_within_calls() {
+    // On a small stack: calls within calls would overflow it.
+    let small = thread::Builder::new().stack_size(256 * 1024).spawn(|| {
+        for drop_only in [true, false] {
+            let introspector = introspector(CONFIG);
+            let Step::Introspect(exchange) = begin(&introspector, "abc", at(1)) else { panic!() };
+            let (done, count) = mpsc::channel();
+            for _ in 0..20_000 {
+                let Step::Wait(wait) = begin(&introspector, "abc", at(1)) else { panic!() };
+                let parked = Arc::new(Mutex::new(Some(wait)));
+                let again = Arc::clone(&parked);
+                let done = done.clone();
+                parked.lock().unwrap().as_ref().unwrap().on_ready(move |_| {
+                    let Some(wait) = again.lock().unwrap().take() else { return };
+                    if !drop_only {
+                        let Step::Done(Decision::Deny(deny)) = wait.resume(at(11)) else { panic!() };
+                        assert_eq!(deny.reason(), Reason::EndpointTimedOut);
+                    }
+                    done.send(()).unwrap();
+                });
+            }
+            drop(done);
+            let _ = exchange.resume(Reply::Failed(Failure::TimedOut), at(11));
+            assert_eq!(count.iter().count(), 20_000);
+            assert_eq!(introspector.snapshot().in_flight, 0);
+        }
+    });
+    small.unwrap().join().unwrap();
+}
+
+#[test]
+fn policies_that_make_the_same_edits_share_them() {
+    let introspector = introspector(CONFIG);
+    let policies: Vec<_> = (0..50)
+        .map(|n| introspector.policy(&format!(r#"{{"require":{{"scopes":["s{n}"]}},"realm":"r{n}"}}"#)).unwrap())
+        .collect();
+    let scopes: Vec<String> = (0..50).map(|n| format!("s{n}")).collect();
+    let body = format!(r#"{{"active":true,"scope":"{}","sub":"{}"}}"#, scopes.join(" "), "x".repeat(9000));
+    let _ = drive(begin(&introspector, "abc", at(1)), at(1), |_| body.clone());
+    let headers = [Header::new("Authorization", "Bearer abc")];
+    let request = Request::new("GET", "/").headers(&headers);
+    for policy in &policies {
+        let Step::Done(Decision::Allow(allow)) = introspector.begin_with(policy, &request, at(1)) else { panic!() };
+        assert_eq!(allow.source(), Source::Cache);
+    }
+    // A value that is left out is counted whenever edits are computed: that was once.
+    assert_eq!(introspector.snapshot().values_left_out, 1);
+    let other = introspector.policy(r#"{"custom_claims_forward":["a"]}"#).unwrap();
+    let _ = introspector.begin_with(&other, &request, at(1));
+    assert_eq!(introspector.snapshot().values_left_out, 2);
+}
+
+#[test]
 fn a_step_outlives_its_introspector() {
     let introspector = introspector(CONFIG);
     let Step::Introspect(exchange) = begin(&introspector, "abc", at(1)) else { panic!() };

@@ -155,6 +155,45 @@ fn what_goes_wrong_is_told_apart() {
 }
 
 #[test]
+fn a_name_that_does_not_exist_is_a_failed_look_up_and_is_not_tried_again() {
+    let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    let config = r#"{"introspection_url": "https://as.invalid/", "authorization_value": "x", "timeout": 20000}"#;
+    let introspector = Introspector::builder(Config::from_json(config).unwrap(), Consumers::none())
+        .log(move |record: &tokenward_core::Record<'_>| sink.lock().unwrap().push(record.to_string()))
+        .build()
+        .unwrap();
+    assert_eq!(reason(&authenticate(&introspector, "abc")), Some(Reason::EndpointUnreachable));
+    let lines = lines.lock().unwrap();
+    assert!(lines.iter().any(|line| line.contains("failure=dns")), "{lines:?}");
+    assert_eq!(introspector.snapshot().introspections, 1);
+}
+
+#[test]
+fn a_name_is_looked_up_and_called() {
+    let server = Server::start(|got| Act::Send(echo(&got.body)));
+    let introspector = introspector(&format!("http://localhost:{}/", server.address.port()), "");
+    assert!(authenticate(&introspector, "abc").is_allow());
+    assert!(authenticate(&introspector, "def").is_allow());
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_leaves_everything_as_it_is() {
+    let server = Server::start(|got| Act::Send(echo(&got.body)));
+    let introspector = introspector(&server.url(), "");
+    assert!(authenticate(&introspector, "abc").is_allow());
+    let broken = format!(
+        r#"{{"introspection_url": "{}", "authorization_value": "Basic cnM6c2VjcmV0", "cache": {{"capacity": 5}},
+            "tls_roots": {{"file": "/does/not/exist"}}}}"#,
+        server.url()
+    );
+    assert!(introspector.replace_config(Config::from_json(&broken).unwrap()).is_err());
+    let Decision::Allow(allow) = authenticate(&introspector, "abc") else { panic!() };
+    assert_eq!(allow.source(), Source::Cache);
+    assert_eq!(introspector.snapshot().entries, 1);
+}
+
+#[test]
 fn an_answer_that_was_not_read_to_its_end_leaves_no_connection_behind() {
     let server = Server::start(|got| match got.body.as_str() {
         // What follows the part that is read would be taken for the answer to the next question.

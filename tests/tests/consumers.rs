@@ -23,8 +23,7 @@ fn a_million_consumers_load_in_seconds_and_are_looked_up_at_once() {
     println!("{count} consumers in {elapsed:?}");
     assert!(elapsed < Duration::from_secs(30), "a bound far from the usual, for a hang");
     let config = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA=="}"#;
-    let introspector =
-        Introspector::builder(Config::from_json(config).unwrap(), Consumers::none()).build().unwrap();
+    let introspector = Introspector::builder(Config::from_json(config).unwrap(), Consumers::none()).build().unwrap();
     introspector.replace_consumers(consumers);
     let now = Now::new(Duration::from_secs(1), Duration::from_secs(1));
     for n in [0, count / 2, count - 1] {

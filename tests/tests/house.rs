@@ -57,12 +57,24 @@ fn the_core_depends_on_no_other_package_of_ours_and_examples_on_its_surface_alon
 #[test]
 fn without_features_no_http_tls_file_or_clock_code_is_built() {
     let tree = |features: &str| -> BTreeSet<String> {
-        let arguments =
-            ["tree", "-p", "tokenward-core", "-e", "normal", "--prefix", "none", "--no-default-features", "--features", features];
+        let arguments = [
+            "tree",
+            "-p",
+            "tokenward-core",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "--no-default-features",
+            "--features",
+            features,
+        ];
         cargo(&arguments).lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
     };
     let bare = tree("");
-    for package in ["ureq", "rustls", "http", "hyper", "tokio", "serde-saphyr", "webpki", "rustls-platform-verifier", "libloading"] {
+    for package in
+        ["ureq", "rustls", "http", "hyper", "tokio", "serde-saphyr", "webpki", "rustls-platform-verifier", "libloading"]
+    {
         assert!(!bare.contains(package), "{package} is built");
     }
     assert!(tree("client").contains("ureq") && tree("load").contains("serde-saphyr"), "the names above are right");
@@ -70,7 +82,8 @@ fn without_features_no_http_tls_file_or_clock_code_is_built() {
 
     for (file, text) in sources(&root().join("core/src")) {
         let allowed = ["clock.rs", "client.rs", "load/mod.rs"].iter().any(|name| file.ends_with(name));
-        for word in ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "Instant", "println!", "eprintln!"] {
+        for word in ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "Instant", "println!", "eprintln!"]
+        {
             let used = text.lines().any(|line| line.contains(word) && !line.trim_start().starts_with("//"));
             assert!(allowed || !used, "{file} uses {word}");
         }
@@ -80,9 +93,12 @@ fn without_features_no_http_tls_file_or_clock_code_is_built() {
 #[test]
 fn no_dependency_needs_a_newer_rust_than_ours() {
     let metadata: serde_json::Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1"])).unwrap();
-    let number = |version: &str| -> Vec<u32> { version.split('.').chain(["0"]).take(3).map(|part| part.parse().unwrap()).collect() };
+    let number = |version: &str| -> Vec<u32> {
+        version.split('.').chain(["0"]).take(3).map(|part| part.parse().unwrap()).collect()
+    };
     let packages = metadata["packages"].as_array().unwrap();
-    let ours = packages.iter().find(|package| package["name"] == "tokenward-core").unwrap()["rust_version"].as_str().unwrap();
+    let ours =
+        packages.iter().find(|package| package["name"] == "tokenward-core").unwrap()["rust_version"].as_str().unwrap();
     for package in packages {
         if let Some(needed) = package["rust_version"].as_str() {
             assert!(number(needed) <= number(ours), "{} needs Rust {needed}, ours is {ours}", package["name"]);
@@ -93,11 +109,18 @@ fn no_dependency_needs_a_newer_rust_than_ours() {
 /// Rows of the first table under a heading of the README: cells without white space around them.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, section) = readme.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let (_, section) =
+        readme.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
     let section = section.split("\n## ").next().unwrap();
     let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     rows.skip(2)
-        .map(|row| row.replace("\\|", "\0").trim_matches('|').split('|').map(|cell| cell.replace('\0', "|").trim().to_owned()).collect())
+        .map(|row| {
+            row.replace("\\|", "\0")
+                .trim_matches('|')
+                .split('|')
+                .map(|cell| cell.replace('\0', "|").trim().to_owned())
+                .collect()
+        })
         .collect()
 }
 
@@ -140,7 +163,11 @@ fn the_readmes_refusals_are_the_codes() {
                 reason.number().to_string(),
                 reason.status().to_string(),
                 code(reason.error()),
-                if *reason == Reason::RequestMalformed { "what was malformed".to_owned() } else { reason.description().to_owned() },
+                if *reason == Reason::RequestMalformed {
+                    "what was malformed".to_owned()
+                } else {
+                    reason.description().to_owned()
+                },
             ]
         })
         .collect();

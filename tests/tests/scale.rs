@@ -8,8 +8,9 @@ use tokenward_core::{Config, Consumers, Decision, Header, Introspector, Now, Rep
 const SCALE: u64 = if cfg!(debug_assertions) { 100 } else { 1 };
 
 fn introspector(more: &str) -> Introspector {
-    let config =
-        format!(r#"{{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "ttl": 1000000{more}}}"#);
+    let config = format!(
+        r#"{{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "ttl": 1000000{more}}}"#
+    );
     Introspector::builder(Config::from_json(&config).unwrap(), Consumers::none()).build().unwrap()
 }
 

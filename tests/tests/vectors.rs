@@ -260,7 +260,7 @@ fn decided(decision: &Decision) -> Seen {
             number: deny.reason().number(),
             status: deny.status(),
             headers: pairs(deny.headers()),
-            body: deny.body().map(String::into_bytes),
+            body: deny.body().map(|body| body.as_bytes().to_vec()),
         },
     }
 }

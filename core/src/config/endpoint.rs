@@ -91,7 +91,7 @@ pub(crate) fn url(node: &Node, path: &str, insecure: Option<bool>, reader: &mut 
     } else if !matches!(url.scheme(), "http" | "https") {
         reader.report.error(path, format!("found the scheme `{}`, allowed is {ALLOWED}", url.scheme()));
     }
-    Some(Secret::new(url.as_str()))
+    Some(Secret::new(String::from(url)))
 }
 
 /// The complete value of the `Authorization` header.

@@ -129,7 +129,7 @@ impl Default for Settings {
 }
 
 /// Which certificate authorities vouch for the introspection endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsRoots {
     /// Those of the operating system.
@@ -141,6 +141,16 @@ pub enum TlsRoots {
         /// What stood in it when the configuration was loaded; none without feature `load`.
         pem: Option<Arc<[u8]>>,
     },
+}
+
+/// Shows the path alone.
+impl fmt::Debug for TlsRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System => f.write_str("System"),
+            Self::File { path, .. } => f.debug_struct("File").field("path", path).finish_non_exhaustive(),
+        }
+    }
 }
 
 const FIELDS: &[&str] = &[
@@ -210,6 +220,18 @@ impl Config {
         &self.tls_roots
     }
 
+    /// The endpoint's URL. Its query counts as a secret: not for logs.
+    #[must_use]
+    pub fn introspection_url(&self) -> &str {
+        self.endpoint.url.expose()
+    }
+
+    /// How many introspections may be under way at once. Defaults to 1024.
+    #[must_use]
+    pub fn concurrent_introspections(&self) -> usize {
+        self.settings.concurrent
+    }
+
     /// How long an idle connection to the endpoint is kept. Defaults to 60 s.
     #[must_use]
     pub fn keepalive(&self) -> std::time::Duration {
@@ -269,7 +291,7 @@ impl Config {
     }
 
     /// A further policy: fields that `json` does not give are those of this document's own.
-    pub(crate) fn further_policy(&self, json: &str) -> Result<Policy, ConfigError> {
+    pub(crate) fn further_policy(&self, json: &str) -> Result<(Policy, Vec<Problem>), ConfigError> {
         let node = read_json(json).map_err(|problem| ConfigError::one("", problem))?;
         let mut reader = Reader { profile: self.profile, report: Report::default(), sources: &NoSources };
         let mut rules = (*self.policy.0).clone();
@@ -284,8 +306,8 @@ impl Config {
                 reader.report.unknown(path, path, policy::FIELDS);
             }
         }
-        reader.report.finish()?;
-        Ok(rules.policy())
+        let warnings = reader.report.finish()?;
+        Ok((rules.policy(Some(&self.policy.0)), warnings))
     }
 }
 
@@ -417,7 +439,7 @@ impl<'n> Draft<'n> {
             profile,
             endpoint: Arc::new(endpoint),
             settings: self.settings,
-            policy: self.rules.policy(),
+            policy: self.rules.policy(None),
             tls_roots: self.tls_roots,
             warnings,
         })

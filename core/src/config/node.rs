@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
+use crate::claims::NUMBER;
+
 /// A value of the document.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
@@ -144,6 +146,15 @@ impl<'de> Visitor<'de> for Any {
         let mut members: Vec<Member> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         while let Some((name, node)) = map.next_entry::<String, Node>()? {
+            if name == NUMBER
+                && let Some(number) = node.text()
+            {
+                return Ok(number
+                    .parse()
+                    .map(Value::Integer)
+                    .or_else(|_| number.parse().map(Value::Float))
+                    .unwrap_or(Value::Float(f64::NAN)));
+            }
             let repeated = !seen.insert(name.clone());
             members.push(Member { name, repeated, node });
         }

@@ -45,8 +45,9 @@ pub(crate) const FIELDS: &[&str] = &[
 
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// Unique in the process: what was computed for one policy is not used for another.
-    pub(crate) id: u64,
+    /// Unique in the process for how edits are made: by `consumer_by` and `writing`. What was computed for one such way is not used
+    /// for another.
+    pub(crate) edits: u64,
     pub(crate) profile: Profile,
     pub(crate) places: Places,
     pub(crate) hide: bool,
@@ -75,7 +76,7 @@ impl Rules {
     pub(crate) fn new(profile: Profile) -> Self {
         let kong = profile == Profile::Kong;
         Self {
-            id: 0,
+            edits: 0,
             profile,
             places: Places { header: true, query: kong, body: kong },
             hide: true,
@@ -119,11 +120,15 @@ impl Rules {
         true
     }
 
-    /// Completes what was read.
-    pub(crate) fn policy(mut self) -> Policy {
+    /// Completes what was read. `base` is the policy that it was read on top of.
+    pub(crate) fn policy(mut self, base: Option<&Self>) -> Policy {
         static NEXT: AtomicU64 = AtomicU64::new(1);
 
-        self.id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let made_alike = |base: &&Self| base.consumer_by == self.consumer_by && base.writing == self.writing;
+        self.edits = match base.filter(made_alike) {
+            Some(base) => base.edits,
+            None => NEXT.fetch_add(1, Ordering::Relaxed),
+        };
         let realm = &self.realm;
         let scope = self.requirements.scopes.first().map(|words| words.join(" ")).unwrap_or_default();
         self.challenges = Challenges {
@@ -162,8 +167,8 @@ impl Rules {
                 }
                 continue;
             }
-            if claims.len() >= usize::from(u16::MAX) {
-                reader.report.error(&path, format!("is one claim too many: at most {} are forwarded", u16::MAX));
+            if claims.len() >= CLAIMS {
+                reader.report.error(&path, format!("is one claim too many: at most {CLAIMS} are forwarded"));
                 break;
             }
             taken.push((folded, format!("`{path}` ({})", clipped(entry))));
@@ -233,6 +238,9 @@ impl Rules {
         }
     }
 }
+
+/// The most claims that are forwarded beside the usual ones.
+const CLAIMS: usize = 1024;
 
 /// Alternatives, each of one word or more (RFC 6749 §3.3).
 fn scopes(node: &Node, path: &str, reader: &mut Reader<'_>) -> Vec<Vec<Box<str>>> {

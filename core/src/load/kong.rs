@@ -35,7 +35,9 @@ pub(super) fn document(root: &Node, loader: &Loader) -> Result<Document, ConfigE
     let mut report = Report::default();
     let version = match root.member("_format_version").map(|node| &node.value) {
         Some(Value::String(version)) => version.to_string(),
-        Some(Value::Float(version)) => format!("{version:.1}"),
+        // YAML without quotes: 3.0 is a number.
+        Some(Value::Float(version)) if version.fract() == 0.0 => format!("{version:.1}"),
+        Some(Value::Float(version)) => version.to_string(),
         _ => String::new(),
     };
     if !VERSIONS.contains(&version.as_str())
@@ -121,6 +123,25 @@ fn choose<'n>(root: &'n Node, select: Option<&str>) -> Result<Plugin<'n>, String
 }
 
 fn read<'n>(root: &'n Node, plugins: &mut Vec<Plugin<'n>>) {
+    read_all(root, plugins);
+    // References may be by id: a plugin is known by the name of what it is for.
+    let services = elements(root, "services");
+    let routes = || services.iter().flat_map(|one| elements(one, "routes")).chain(elements(root, "routes"));
+    for plugin in plugins {
+        plugin.scope = match plugin.scope {
+            Scope::Service(id) => Scope::Service(named(services.iter(), id)),
+            Scope::Route(id) => Scope::Route(named(routes(), id)),
+            other => other,
+        };
+    }
+}
+
+/// The name of what has this id, or the text itself.
+fn named<'n>(mut all: impl Iterator<Item = &'n Node>, id: &'n str) -> &'n str {
+    all.find(|one| one.member("id").and_then(Node::text) == Some(id)).and_then(name).unwrap_or(id)
+}
+
+fn read_all<'n>(root: &'n Node, plugins: &mut Vec<Plugin<'n>>) {
     for service in elements(root, "services") {
         read_plugins(service, name(service).map_or(Scope::Other, Scope::Service), plugins);
         for route in elements(service, "routes") {
@@ -139,7 +160,12 @@ fn read<'n>(root: &'n Node, plugins: &mut Vec<Plugin<'n>>) {
 fn read_plugins<'n>(holder: &'n Node, scope: Scope<'n>, plugins: &mut Vec<Plugin<'n>>) {
     for plugin in elements(holder, "plugins") {
         let is_ours = plugin.member("name").and_then(Node::text) == Some(PLUGIN);
-        let is_disabled = plugin.member("enabled").is_some_and(|node| node.value == Value::Bool(false));
+        let is_disabled = plugin.member("enabled").is_some_and(|node| match &node.value {
+            Value::Bool(enabled) => !enabled,
+            // What is "no" in the YAML that Kong reads is text in that of today.
+            Value::String(text) => ["no", "off", "n", "false"].iter().any(|no| text.eq_ignore_ascii_case(no)),
+            _ => false,
+        });
         if !is_ours || is_disabled {
             continue;
         }
