@@ -234,6 +234,15 @@ impl Decision {
     pub const fn is_allow(&self) -> bool {
         matches!(self, Self::Allow(_))
     }
+
+    /// Where the answer behind it came from.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        match self {
+            Self::Allow(allow) => allow.source,
+            Self::Deny(deny) => deny.source,
+        }
+    }
 }
 
 /// Leave to go on, and what the upstream may be told.
@@ -318,6 +327,7 @@ impl fmt::Debug for Allow {
 pub struct Deny {
     pub(crate) reason: Reason,
     pub(crate) malformed: Option<Malformed>,
+    pub(crate) source: Source,
     /// Whose challenge it is; none for a defect of ours.
     pub(crate) policy: Option<Policy>,
     /// Seconds.
@@ -329,13 +339,26 @@ pub struct Deny {
 impl Deny {
     /// For what must not happen.
     pub(crate) fn internal() -> Self {
-        Self { reason: Reason::Internal, malformed: None, policy: None, retry_after: Seconds::new(1), head: false }
+        Self {
+            reason: Reason::Internal,
+            malformed: None,
+            source: Source::None,
+            policy: None,
+            retry_after: Seconds::new(1),
+            head: false,
+        }
     }
 
     /// Why.
     #[must_use]
     pub const fn reason(&self) -> Reason {
         self.reason
+    }
+
+    /// Where the answer, or its lack, came from.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        self.source
     }
 
     /// The status code.

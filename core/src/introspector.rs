@@ -143,7 +143,7 @@ impl Introspector {
     }
 
     /// Whether the body is needed to decide by the document's own policy. A host reads and hands over a body only then, up to
-    /// [`body_bytes`](Config::body_bytes).
+    /// [`body_bytes`](Self::body_bytes).
     #[must_use]
     pub fn needs_body(&self, request: &Request<'_>) -> bool {
         let state = self.inner.state.load();
@@ -154,6 +154,12 @@ impl Introspector {
     #[must_use]
     pub fn needs_body_with(&self, policy: &Policy, request: &Request<'_>) -> bool {
         needs_body(&self.inner.state.load().config, policy, request)
+    }
+
+    /// How much of a request's body is read at most, in bytes. Defaults to 1 MiB.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.inner.state.load().config.body_bytes()
     }
 
     /// A further policy over the same cache and flights, from a JSON object of policy fields. Fields that it does not give are
@@ -529,6 +535,7 @@ impl Inner {
             Decision::Deny(Deny {
                 reason: denial.reason,
                 malformed: denial.malformed,
+                source: asked.source,
                 policy: Some(asked.policy.clone()),
                 retry_after: Seconds::new(denial.retry_after.unwrap_or(settings.retry_after)),
                 head: asked.head,
@@ -577,7 +584,7 @@ impl Inner {
     fn warn(&self, warnings: &[Problem]) {
         for warning in warnings {
             let fields = [("setting", warning.path().to_owned())];
-            self.log(Level::Warn, None, warning.message(), &fields);
+            self.log(Level::Warn, None, &warning.to_string(), &fields);
         }
     }
 
