@@ -452,6 +452,10 @@ mod tests {
     fn active(bytes: usize) -> Introspection {
         let padding = bytes - POSITIVE_BYTES - "{\"active\":true,\"a\":\"\"}".len();
         let body = format!("{{\"active\":true,\"a\":\"{}\"}}", "x".repeat(padding));
+        answer_of(&body)
+    }
+
+    fn answer_of(body: &str) -> Introspection {
         let headers = [crate::request::Header::new("content-type", "application/json")];
         let reply = crate::reply::Reply::Response { status: 200, headers: &headers, body: body.as_bytes() };
         crate::reply::read(&reply, &crate::reply::Rules { reply_bytes: 1 << 20, digits: false }).unwrap()
@@ -528,6 +532,15 @@ mod tests {
         assert!(of(&mut pools, 1, 1).is_none());
         let first = computed(claims, 1, 1);
         let each = COMPUTED_BYTES + first.grant.set.heap();
+        assert_eq!(first.grant.set.heap(), 0, "this answer sets nothing");
+        let Introspection::Active(claims_with_scope) = answer_of(r#"{"active":true,"scope":"a","exp":1.50,"iat":2}"#)
+        else {
+            panic!()
+        };
+        let set = &computed(&claims_with_scope, 1, 1).grant.set;
+        let lines = set.iter(Some(&claims_with_scope)).count();
+        // Three lines, of which one has a value of its own.
+        assert!(lines == 3 && set.heap() >= lines * 24 + "1.5".len() + 16, "{}", set.heap());
         let grant = Arc::clone(&first.grant);
         pools.keep(&key(1), claims, first);
         assert!(Arc::ptr_eq(&of(&mut pools, 1, 1).unwrap(), &grant));

@@ -199,7 +199,7 @@ impl Flight {
             // It had most time left of all: nobody else has any.
             Phase::Offered(elected) if elected == ticket && expired => (true, state.end(Outcome::Abandoned)),
             Phase::Offered(elected) if elected == ticket => state.elect(),
-            Phase::Over(_) => (true, Wakes::default()),
+            // Whoever ended the flight has seen to the rest.
             _ => (false, Wakes::default()),
         };
         wakes.add(call, false);
@@ -372,6 +372,42 @@ mod tests {
         wakes.run();
         assert!(over);
         assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn only_the_elected_one_is_called_at_once() {
+        let (count, call) = counter();
+        let flight = Flight::new(1, 10);
+        let [other, elected] = [11, 12].map(|deadline| flight.join(deadline, 0).unwrap());
+        flight.hand_on().1.run();
+        flight.on_ready(other, call()).run();
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+        flight.on_ready(elected, call()).run();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_election_stands_when_another_leaves() {
+        let flight = Flight::new(1, 10);
+        let [other, elected] = [11, 12].map(|deadline| flight.join(deadline, 0).unwrap());
+        flight.hand_on().1.run();
+        // Has more time left, and came after the election.
+        let late = flight.join(20, 0).unwrap();
+        assert!(!flight.leave(other, false).0);
+        assert!(matches!(flight.standing(elected, 0), Standing::Elected));
+        assert!(matches!(flight.standing(late, 0), Standing::Waiting(10)));
+    }
+
+    #[test]
+    fn a_flight_that_goes_on_keeps_its_slot_or_needs_another() {
+        let slots = Slots::default();
+        assert!(slots.take(1, 10, 0, 1));
+        assert!(slots.prolong(1, 10, 20, 5, 1));
+        assert_eq!(slots.held(), 1);
+        assert!(slots.take(2, 30, 20, 1), "the first one's time is over");
+        assert!(!slots.prolong(1, 20, 40, 20, 1), "its slot is another's now");
+        assert!(slots.prolong(1, 20, 40, 20, 2));
+        assert_eq!(slots.held(), 2);
     }
 
     #[test]
