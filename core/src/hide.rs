@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::headers::is_managed;
 use crate::request::{Request, split_once};
-use crate::token::{Authorization, Form, Found, is_token_parameter, token_members};
+use crate::token::{PARAMETER, Authorization, Form, Found, is_token_parameter, token_members};
 
 /// Found in one pass over the headers.
 #[derive(Debug, Default)]
@@ -13,17 +13,21 @@ pub(crate) struct Fields<'a> {
     /// Names that only Tokenward may set, as first spelled, each once.
     managed: Vec<Box<[u8]>>,
     /// The same in lower case, once there are many.
-    seen: HashSet<Vec<u8>>,
+    seen: Option<HashSet<Vec<u8>>>,
 }
 
 impl<'a> Fields<'a> {
     pub(crate) fn scan(request: &Request<'a>, kong: bool) -> Self {
         let mut fields = Self::default();
         for header in request.headers {
-            // First bytes settle nearly every header.
-            match header.name.first() {
-                Some(b'a' | b'A') if header.is("authorization") => fields.authorization.add(header.value, kong),
-                Some(b'x' | b'X') if is_managed(header.name) => fields.manage(header.name),
+            // Length and first bytes settle nearly every header.
+            match header.name {
+                [b'a' | b'A', rest @ ..] if rest.len() == 12 => {
+                    if rest == b"uthorization" || rest.eq_ignore_ascii_case(b"uthorization") {
+                        fields.authorization.add(header.value, kong);
+                    }
+                }
+                [b'x' | b'X', _, b'a' | b'A' | b'c' | b'C', ..] if is_managed(header.name) => fields.manage(header.name),
                 _ => {}
             }
         }
@@ -43,10 +47,9 @@ impl<'a> Fields<'a> {
             }
             return;
         }
-        if self.seen.is_empty() {
-            self.seen.extend(self.managed.iter().map(|known| known.to_ascii_lowercase()));
-        }
-        if self.seen.insert(name.to_ascii_lowercase()) {
+        let managed = &self.managed;
+        let seen = self.seen.get_or_insert_with(|| managed.iter().map(|known| known.to_ascii_lowercase()).collect());
+        if seen.insert(name.to_ascii_lowercase()) {
             self.managed.push(name.into());
         }
     }
@@ -105,6 +108,9 @@ fn without_query_parameter(request: &Request<'_>) -> Option<Box<[u8]>> {
 
 /// The parameters but for every `access_token`; none if there is none.
 fn without_parameter(text: &[u8]) -> Option<Vec<u8>> {
+    if text.len() < PARAMETER.len() {
+        return None;
+    }
     let parameters = || text.split(|&byte| byte == b'&');
     if !parameters().any(is_token_parameter) {
         return None;
