@@ -166,6 +166,8 @@ test('odd answers of a server are no reason to let anybody in', async (t) => {
     [{ body: '{"active":true,"exp":null}' }, 'unusable'],
     [{ body: active.padEnd(1_048_577) }, 'unusable'],
     [{ body: '{"active":false,"username":"alice"}' }, 'invalid'],
+    [{ body: '{"active":true,"exp":1419356238}' }, 'invalid'],
+    [{ body: '{"active":true,"nbf":4102444800}' }, 'invalid'],
     [{ body: '{"active":true,"cnf":{"jkt":"x"}}' }, 'invalid'],
     [{ body: '{}', status: 500 }, 'unavailable'],
     [{ body: '{}', status: 429, headers: { 'Retry-After': '17' } }, 'unavailable'],

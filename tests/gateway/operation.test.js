@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { basic, clientAuth } from './support/authorization_server.js';
-import { bearer, request } from './support/client.js';
+import { bearer, exchange, request } from './support/client.js';
 import { run } from './support/gateway.js';
 import { eventually, folder, secrets } from './support/parts.js';
 import { ALICE, CONSUMERS, assertRefused, credential, scene } from './support/scene.js';
@@ -227,4 +227,21 @@ test('an upstream that cannot be reached is a failure of its own', async (t) => 
   const answer = await send(gateway, await here.as.userToken('alice'));
   assert.equal(answer.status, 502);
   assertRefused(await request(gateway.url), 'missing');
+});
+
+test('a WebSocket is begun like any request, and no other protocol is', async (t) => {
+  const gateway = await here.gateway(t);
+  const token = await here.as.userToken('alice');
+  const begin = (protocol, lines) =>
+    `GET /live HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade, X-Consumer-ID\r\nUpgrade: ${protocol}\r\nX-Consumer-ID: root\r\n${lines}\r\n`;
+  const authorization = `Authorization: Bearer ${token}\r\n`;
+  const talk = { on: [[/\r\n\r\n/, 'ping'], [/ping$/, null]] };
+  assert.match(await exchange(gateway.url, begin('websocket', authorization), talk), /^HTTP\/1\.1 101 [^]*\r\n\r\nping$/);
+  const [seen] = here.upstream.upgrades;
+  assert.deepEqual(managed(seen), { ...ALICE, ...credential(await here.as.introspect(token)) });
+  assert.deepEqual(values(seen, 'authorization'), []);
+  const end = { on: [[/\r\n\r\n/, null]] };
+  assert.match(await exchange(gateway.url, begin('websocket', ''), end), /^HTTP\/1\.1 401 /);
+  assert.match(await exchange(gateway.url, begin('h2c', authorization), end), /^HTTP\/1\.1 (?!101)/);
+  assert.equal(here.upstream.upgrades.length, 1);
 });

@@ -128,7 +128,7 @@ test('a client that asks before it sends a body is told to go on, or is refused'
   const token = await here.as.userToken('alice');
   const put = (lines) => `PUT / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n${lines}\r\n`;
   assert.match(await exchange(gateway.url, put('')), /^HTTP\/1\.1 401 /);
-  const allowed = await exchange(gateway.url, put(`Authorization: Bearer ${token}\r\n`), { onContinue: 'hi' });
+  const allowed = await exchange(gateway.url, put(`Authorization: Bearer ${token}\r\n`), { on: [[/^HTTP\/1\.1 100 /, 'hi']] });
   assert.match(allowed, /^HTTP\/1\.1 100 [^]*HTTP\/1\.1 200 /);
   assert.equal(here.upstream.requests[0].received, 2);
 });

@@ -39,11 +39,12 @@ export function request(base, { method = 'GET', path = '/', headers = [], body }
 export const bearer = (token) => ['Authorization', `Bearer ${token}`];
 
 /**
- * Sends bytes over a connection of their own and gives everything that comes back until the other side closes. `onContinue` is sent after
- * a `100 Continue`; with `half`, this side says at once that it sends nothing more.
+ * Sends bytes over a connection of their own and gives everything that comes back until the other side closes. `on` is a list of
+ * pairs, each a pattern and what is done once it is in what came: bytes to send, or `null` to end; with `half`, this side says at once that it sends nothing more.
  */
-export function exchange(base, bytes, { onContinue, half = false } = {}) {
+export function exchange(base, bytes, { on = [], half = false } = {}) {
   const url = new URL(base);
+  const steps = [...on];
   return new Promise((resume, fail) => {
     let text = '';
     const socket = net.connect(Number(url.port), url.hostname, () => (half ? socket.end(bytes) : socket.write(bytes)));
@@ -51,9 +52,10 @@ export function exchange(base, bytes, { onContinue, half = false } = {}) {
     socket.setTimeout(20_000, () => socket.destroy(new Error(`the connection was not closed within 20 s: ${text}`)));
     socket.on('data', (chunk) => {
       text += chunk;
-      if (onContinue && /^HTTP\/1\.1 100 /.test(text)) {
-        socket.write(onContinue);
-        onContinue = undefined;
+      while (steps[0]?.[0].test(text)) {
+        const [, next] = steps.shift();
+        if (next === null) socket.end();
+        else socket.write(next);
       }
     });
     // Bytes that the other side has not read when it closes make a reset of it.

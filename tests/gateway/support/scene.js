@@ -29,6 +29,7 @@ export function scene() {
   beforeEach(() => {
     scene.as.calls.length = 0;
     scene.upstream.requests.length = 0;
+    scene.upstream.upgrades.length = 0;
   });
   after(() => Promise.all([scene.as?.stop(), scene.upstream?.stop()]));
 

@@ -9,15 +9,15 @@ import { close, listen } from './parts.js';
  * Starts one. Every request is kept in `requests` from its head on (`received` counts the bytes of its body), and is answered with
  * `{ method, url, headers, length, sha256, body }`, `body` being text and left out beyond 64 KiB.
  *
- * `/cacheable...` is answered with `Cache-Control: public, max-age=60`; `/held...` only once `release()` was called.
+ * `/cacheable...` is answered with `Cache-Control: public, max-age=60`; `/held...` only once `release()` was called. A client that
+ * wants to change to another protocol is kept in `upgrades`, may, and gets back every byte.
  */
 export async function startUpstream() {
-  const upstream = { requests: [] };
+  const upstream = { requests: [], upgrades: [] };
   const held = new Promise((resume) => (upstream.release = resume));
   const server = http.createServer(async (incoming, answer) => {
-    const { method, url, rawHeaders } = incoming;
-    const headers = [];
-    for (let i = 0; i < rawHeaders.length; i += 2) headers.push([rawHeaders[i], rawHeaders[i + 1]]);
+    const { method, url } = incoming;
+    const headers = pairs(incoming.rawHeaders);
     const seen = { method, url, headers, received: 0 };
     upstream.requests.push(seen);
     const chunks = [];
@@ -34,10 +34,20 @@ export async function startUpstream() {
     const text = body.length <= 65_536 ? body.toString() : undefined;
     answer.end(JSON.stringify({ method, url, headers, length: body.length, sha256, body: text }));
   });
+  server.on('upgrade', (incoming, socket) => {
+    upstream.upgrades.push({ url: incoming.url, headers: pairs(incoming.rawHeaders) });
+    socket.on('error', () => {});
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ${incoming.headers.upgrade}\r\n\r\n`);
+    socket.pipe(socket);
+  });
   server.keepAliveTimeout = 1_000;
   upstream.url = `http://127.0.0.1:${await listen(server)}`;
   upstream.stop = () => close(server);
   return upstream;
+}
+
+function pairs(flat) {
+  return flat.flatMap((name, i) => (i % 2 === 0 ? [[name, flat[i + 1]]] : []));
 }
 
 /** All values that reached the upstream under a name, in any case. */
