@@ -170,13 +170,17 @@ const OTHERS: [(&str, &str); 24] = [
     ("X-Csrf-Token", "abcdef0123456789"),
 ];
 
-fn begin(introspector: &Introspector, credentials: &str, headers: usize) -> Step {
-    let mut all = [Header::new("", ""); 25];
-    for (slot, (name, value)) in all.iter_mut().zip(OTHERS) {
-        *slot = Header::new(name, value);
+/// A request's header fields, the last of them for the credentials.
+fn fields<'a>(count: usize) -> Vec<Header<'a>> {
+    let others = OTHERS.iter().map(|(name, value)| Header::new(*name, *value));
+    others.take(count - 1).chain([Header::new("Authorization", "")]).collect()
+}
+
+fn begin<'a>(introspector: &Introspector, credentials: &'a str, fields: &mut [Header<'a>]) -> Step {
+    if let Some(last) = fields.last_mut() {
+        last.value = credentials.as_bytes();
     }
-    all[headers - 1] = Header::new("Authorization", credentials);
-    introspector.begin(&Request::new("GET", "/orders?page=2").headers(&all[..headers]), now())
+    introspector.begin(&Request::new("GET", "/orders?page=2").headers(fields), now())
 }
 
 fn answer(step: Step, body: &str) -> Decision {
@@ -237,7 +241,7 @@ fn hits(report: &mut Report) {
                 let credentials = credentials(count, length);
                 let introspector = introspector(more);
                 for one in &credentials {
-                    let _ = answer(begin(&introspector, one, 8), body);
+                    let _ = answer(begin(&introspector, one, &mut fields(8)), body);
                 }
                 let floor = Floor::new(&credentials);
                 let rounds = if count > 100_000 { 300_000 } else { 100_000 };
@@ -246,9 +250,12 @@ fn hits(report: &mut Report) {
                     Some(goal),
                     rounds,
                     |rounds| {
-                        time(rounds, |round| match begin(&introspector, &credentials[index(round, count)], headers) {
-                            Step::Done(decision) => drop(black_box(decision)),
-                            step => panic!("{step:?}"),
+                        let mut fields = fields(headers);
+                        time(rounds, |round| {
+                            match begin(&introspector, &credentials[index(round, count)], &mut fields) {
+                                Step::Done(decision) => drop(black_box(decision)),
+                                step => panic!("{step:?}"),
+                            }
                         })
                     },
                     |rounds| time(rounds, |round| drop(black_box(floor.find(&credentials[index(round, count)])))),
@@ -276,7 +283,8 @@ fn reply(report: &mut Report) {
             let mut left = rounds;
             while left > 0 {
                 let batch = left.min(500);
-                let steps: Vec<Step> = (0..batch).map(|_| begin(&introspector, &credentials[0], 8)).collect();
+                let steps: Vec<Step> =
+                    (0..batch).map(|_| begin(&introspector, &credentials[0], &mut fields(8))).collect();
                 let mut decisions = Vec::with_capacity(steps.len());
                 let start = Instant::now();
                 for step in steps {
@@ -312,7 +320,7 @@ fn miss(report: &mut Report) {
                 if next == 0 {
                     introspector.forget_all();
                 }
-                drop(black_box(answer(begin(&introspector, &credentials[next], 8), EXAMPLE)));
+                drop(black_box(answer(begin(&introspector, &credentials[next], &mut fields(8)), EXAMPLE)));
             })
         },
         |rounds| {
@@ -331,7 +339,7 @@ fn threads(report: &mut Report) {
     let fill = || {
         let introspector = introspector("");
         for one in &credentials {
-            let _ = answer(begin(&introspector, one, 8), EXAMPLE);
+            let _ = answer(begin(&introspector, one, &mut fields(8)), EXAMPLE);
         }
         introspector
     };
@@ -342,9 +350,10 @@ fn threads(report: &mut Report) {
             for (introspector, offset) in [(one, 0), (other, 5000)] {
                 let credentials = &credentials;
                 scope.spawn(move || {
+                    let mut fields = fields(8);
                     for round in 0..rounds {
                         let at = index(round + offset, credentials.len());
-                        drop(black_box(begin(introspector, &credentials[at], 8)));
+                        drop(black_box(begin(introspector, &credentials[at], &mut fields)));
                     }
                 });
             }
@@ -381,7 +390,7 @@ fn memory(report: &mut Report) {
         use std::fmt::Write as _;
         token.clear();
         write!(token, "Bearer {n:0>43}").unwrap();
-        let _ = answer(begin(&introspector, &token, 8), &body);
+        let _ = answer(begin(&introspector, &token, &mut fields(8)), &body);
     }
     let grown = resident() - before;
     let snapshot = introspector.snapshot();
@@ -450,7 +459,7 @@ fn consumers(report: &mut Report) {
     let decide = |introspector: &Introspector, rounds: u32| {
         time(rounds, |round| {
             let body = &bodies[round as usize % bodies.len()];
-            drop(black_box(answer(begin(introspector, &credentials[0], 8), body)));
+            drop(black_box(answer(begin(introspector, &credentials[0], &mut fields(8)), body)));
         })
     };
     report.compare(

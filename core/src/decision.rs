@@ -283,13 +283,13 @@ impl Allow {
     /// The request target for the upstream, where the credential was taken out of the query.
     #[must_use]
     pub fn target(&self) -> Option<&[u8]> {
-        self.hidden.target.as_deref()
+        self.hidden.target()
     }
 
     /// The body for the upstream, where the credential was taken out of it; its length is the new `Content-Length`.
     #[must_use]
     pub fn body(&self) -> Option<&[u8]> {
-        self.hidden.body.as_deref()
+        self.hidden.body()
     }
 
     /// Headers that every 2xx answer to the client gets: `Cache-Control: private` if the token came from the query (RFC 6750

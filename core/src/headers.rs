@@ -439,7 +439,7 @@ impl<'a> HeaderEdits<'a> {
     /// Tokenward may set ([`is_managed`]), as the client spelled them.
     pub fn remove(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let authorization = self.hidden.authorization.then_some(&b"Authorization"[..]);
-        authorization.into_iter().chain(self.hidden.managed.iter().map(|name| &**name))
+        authorization.into_iter().chain(self.hidden.managed())
     }
 
     /// Lines to add, name and value. A name can come more than once (`array_format: "repeat"`).

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::headers::is_managed;
 use crate::request::{Request, split_once};
-use crate::token::{PARAMETER, Authorization, Form, Found, is_token_parameter, token_members};
+use crate::token::{Authorization, Form, Found, PARAMETER, is_token_parameter, token_members};
 
 /// Found in one pass over the headers.
 #[derive(Debug, Default)]
@@ -22,12 +22,14 @@ impl<'a> Fields<'a> {
         for header in request.headers {
             // Length and first bytes settle nearly every header.
             match header.name {
-                [b'a' | b'A', rest @ ..] if rest.len() == 12 => {
-                    if rest == b"uthorization" || rest.eq_ignore_ascii_case(b"uthorization") {
-                        fields.authorization.add(header.value, kong);
-                    }
+                [b'a' | b'A', rest @ ..]
+                    if rest.len() == 12 && (rest == b"uthorization" || rest.eq_ignore_ascii_case(b"uthorization")) =>
+                {
+                    fields.authorization.add(header.value, kong);
                 }
-                [b'x' | b'X', _, b'a' | b'A' | b'c' | b'C', ..] if is_managed(header.name) => fields.manage(header.name),
+                [b'x' | b'X', _, b'a' | b'A' | b'c' | b'C', ..] if is_managed(header.name) => {
+                    fields.manage(header.name)
+                }
                 _ => {}
             }
         }
@@ -56,38 +58,52 @@ impl<'a> Fields<'a> {
 }
 
 /// What is taken out of one request before it goes on to the upstream.
+///
+/// Small, since it travels with every request; nearly all of them have nothing more than their `Authorization` to hide.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hidden {
     pub(crate) authorization: bool,
-    pub(crate) managed: Vec<Box<[u8]>>,
-    pub(crate) target: Option<Box<[u8]>>,
-    pub(crate) body: Option<Box<[u8]>>,
     /// The token came from the query: answers must not be kept by shared caches (RFC 6750 §2.3).
     pub(crate) private: bool,
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, Debug)]
+struct More {
+    managed: Vec<Box<[u8]>>,
+    target: Option<Box<[u8]>>,
+    body: Option<Box<[u8]>>,
 }
 
 impl Hidden {
-    /// Only the managed names are removed.
-    pub(crate) fn managed(fields: Fields<'_>) -> Self {
-        Self { managed: fields.managed, ..Self::default() }
-    }
-
     /// The managed names and, with `hide`, the credential are removed.
     pub(crate) fn of(request: &Request<'_>, fields: Fields<'_>, found: Option<&Found<'_>>, hide: bool) -> Self {
-        let private = found.is_some_and(|found| found.from_query);
-        if !hide {
-            return Self { private, ..Self::managed(fields) };
-        }
+        let target = if hide { without_query_parameter(request) } else { None };
+        let searched = found.and_then(|found| found.body).filter(|_| hide);
+        let body = searched.and_then(|(form, body)| match form {
+            Form::UrlEncoded => without_parameter(body).map(Vec::into_boxed_slice),
+            Form::Json => without_member(body),
+        });
+        let managed = fields.managed;
+        let is_more = !managed.is_empty() || target.is_some() || body.is_some();
         Self {
-            authorization: fields.authorization.is_bearer(),
-            managed: fields.managed,
-            target: without_query_parameter(request),
-            body: found.and_then(|found| found.body).and_then(|(form, body)| match form {
-                Form::UrlEncoded => without_parameter(body).map(Vec::into_boxed_slice),
-                Form::Json => without_member(body),
-            }),
-            private,
+            authorization: hide && fields.authorization.is_bearer(),
+            private: found.is_some_and(|found| found.from_query),
+            more: is_more.then(|| Box::new(More { managed, target, body })),
         }
+    }
+
+    /// Names that only Tokenward may set, found in the request.
+    pub(crate) fn managed(&self) -> impl Iterator<Item = &[u8]> {
+        self.more.iter().flat_map(|more| more.managed.iter().map(|name| &**name))
+    }
+
+    pub(crate) fn target(&self) -> Option<&[u8]> {
+        self.more.as_ref()?.target.as_deref()
+    }
+
+    pub(crate) fn body(&self) -> Option<&[u8]> {
+        self.more.as_ref()?.body.as_deref()
     }
 }
 

@@ -710,7 +710,7 @@ impl Exchange {
             // INVARIANT: only `resume` and `drop` take it, and both end this value.
             return Step::Done(Decision::Deny(Deny::internal()));
         };
-        asking.resume(&reply, now)
+        (*asking).resume(&reply, now)
     }
 
     #[cfg(feature = "client")]
@@ -739,8 +739,8 @@ impl fmt::Debug for Exchange {
 }
 
 impl Asking {
-    fn resume(self: Box<Self>, reply: &Reply<'_>, now: Now) -> Step {
-        let Self { context, flight, asked, attempt } = *self;
+    fn resume(self, reply: &Reply<'_>, now: Now) -> Step {
+        let Self { context, flight, asked, attempt } = self;
         let inner = Arc::clone(&context.inner);
         let settings = context.state.config.settings;
         let elapsed = now.mono.saturating_sub(asked.mono).max(0);
@@ -884,13 +884,13 @@ impl Waiting {
     }
 
     /// Stops waiting.
-    fn end(self: Box<Self>) -> Context {
+    fn end(self) -> Context {
         self.leave(false).run();
         self.context
     }
 
     /// Stops waiting because the time is over.
-    fn expire(self: Box<Self>) -> Context {
+    fn expire(self) -> Context {
         self.leave(true).run();
         self.context
     }

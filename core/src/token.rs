@@ -249,7 +249,8 @@ fn credentials(value: &[u8], kong: bool) -> Option<&[u8]> {
     let value = trim(value);
     let end = value.iter().position(|&byte| byte == b' ' || byte == b'\t').unwrap_or(value.len());
     let (scheme, rest) = value.split_at_checked(end)?;
-    if scheme == b"Bearer" || scheme.eq_ignore_ascii_case(b"bearer") || (kong && scheme.eq_ignore_ascii_case(b"token")) {
+    if scheme == b"Bearer" || scheme.eq_ignore_ascii_case(b"bearer") || (kong && scheme.eq_ignore_ascii_case(b"token"))
+    {
         let spaces = rest.iter().take_while(|&&byte| byte == b' ').count();
         rest.get(spaces..)
     } else {
