@@ -8,7 +8,7 @@ use lru::LruCache;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
-use crate::claims::Claims;
+use crate::claims::{Claims, NumericDate};
 use crate::clock::Now;
 use crate::config::{Settings, Sizes};
 use crate::decision::Grant;
@@ -121,6 +121,8 @@ pub(crate) struct Computed {
 struct Positive {
     claims: Arc<Claims>,
     asked: Now,
+    /// Of the claims, which are then not looked at to find whether the answer is still of use.
+    exp: Option<NumericDate>,
     /// Nearly always of one policy, and then beside the answer itself.
     computed: SmallVec<[Computed; 1]>,
     bytes: usize,
@@ -199,11 +201,7 @@ impl Pools {
     pub(crate) fn find(&mut self, key: &Key, lookup: &Lookup<'_>) -> Option<Hit> {
         let Lookup { now, settings, edits, generation } = *lookup;
         if let Some(entry) = self.positive.get(key) {
-            let ttl = settings.ttl.of(entry.claims.exp.is_some());
-            if is_alive(entry.asked, ttl, now)
-                && now.wall < entry.claims.end(settings.leeway)
-                && lasts(&entry.claims, entry.asked, now, settings)
-            {
+            if is_of_use(entry.exp, entry.asked, now, settings) {
                 let mut computed = entry.computed.iter();
                 self.counts.hits += 1;
                 return Some(match computed.find(|one| one.edits == edits && one.generation == generation) {
@@ -233,7 +231,7 @@ impl Pools {
     ) {
         self.remove(&key);
         if let Introspection::Active(claims) = answer
-            && claims.end(settings.leeway) <= asked.wall
+            && end(claims.bounds.exp, settings) <= asked.wall
         {
             return; // it was over before it came
         }
@@ -242,8 +240,14 @@ impl Pools {
             Introspection::Active(claims) => {
                 let bytes = POSITIVE_BYTES + claims.heap();
                 if self.make_room(bytes) {
-                    let entry =
-                        Positive { claims: Arc::clone(claims), asked, computed: SmallVec::new(), bytes, family };
+                    let entry = Positive {
+                        claims: Arc::clone(claims),
+                        asked,
+                        exp: claims.bounds.exp,
+                        computed: SmallVec::new(),
+                        bytes,
+                        family,
+                    };
                     self.positive.put(key, entry);
                     self.bytes += bytes;
                 }
@@ -412,24 +416,26 @@ impl Pools {
 pub(crate) fn is_fresh(answer: &Introspection, asked: Now, now: Now, settings: &Settings) -> bool {
     match answer {
         Introspection::Inactive => true,
-        Introspection::Active(claims) => {
-            is_alive(asked, settings.ttl.of(claims.exp.is_some()), now)
-                && now.wall < claims.end(settings.leeway)
-                && lasts(claims, asked, now, settings)
-        }
+        Introspection::Active(claims) => is_of_use(claims.bounds.exp, asked, now, settings),
     }
+}
+
+/// Whether a positive answer may be reused: neither `ttl` nor `exp` is over. What was left until `exp` when the question was asked is
+/// held against the monotonic clock as well: a wall clock that is set back does not lengthen a token's life.
+fn is_of_use(exp: Option<NumericDate>, asked: Now, now: Now, settings: &Settings) -> bool {
+    let end = end(exp, settings);
+    let left = end.saturating_sub(asked.wall);
+    is_alive(asked, settings.ttl.of(exp.is_some()), now) && now.wall < end && now.mono < asked.mono.saturating_add(left)
+}
+
+/// When `exp` plus `leeway` is reached; never without `exp`.
+fn end(exp: Option<NumericDate>, settings: &Settings) -> i64 {
+    exp.map_or(i64::MAX, |exp| exp.0.saturating_add(settings.leeway))
 }
 
 /// Whether `lifetime` since `asked` is not over, on either clock.
 fn is_alive(asked: Now, lifetime: i64, now: Now) -> bool {
     now.mono < asked.mono.saturating_add(lifetime) && now.wall < asked.wall.saturating_add(lifetime)
-}
-
-/// Whether what was left until `exp` when the question was asked is not over on the monotonic clock: a wall clock that is
-/// set back does not lengthen a token's life.
-fn lasts(claims: &Claims, asked: Now, now: Now, settings: &Settings) -> bool {
-    let left = claims.end(settings.leeway).saturating_sub(asked.wall);
-    now.mono < asked.mono.saturating_add(left)
 }
 
 #[cfg(test)]
@@ -471,10 +477,10 @@ mod tests {
 
     fn computed(claims: &Arc<Claims>, edits: u64, generation: u64) -> Computed {
         let rules = crate::config::Rules::new(crate::config::Profile::Standard);
-        let verified = claims.verify(&rules.requirements, 0, 0).unwrap();
+        let verified = claims.verify(&claims.bounds, &rules.requirements, 0, 0).unwrap();
         let identity = crate::consumer::Identity::Unmatched;
         let set = crate::headers::Set::of_token(verified, &identity, &rules.writing, 8192);
-        Computed { edits, generation, grant: Arc::new(Grant { claims: Some(Arc::clone(claims)), identity, set }) }
+        Computed { edits, generation, grant: Arc::new(Grant::of_token(claims, identity, set)) }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Whether an active token is good for this request: one check a function, all of them on every decision.
 
-use crate::claims::{Claims, Strings, for_each_string, string};
+use crate::claims::{Bounds, Claims, Strings, for_each_string, string};
 use crate::decision::Reason;
 
 /// Requirements of a policy on the token itself.
@@ -25,34 +25,36 @@ impl<'a> Verified<'a> {
 }
 
 impl Claims {
-    /// Checks the claims at `wall` (microseconds since 1970), `leeway` microseconds tolerated.
-    pub(crate) fn verify(&self, needed: &Requirements, wall: i64, leeway: i64) -> Result<Verified<'_>, Reason> {
-        not_expired(self, wall, leeway)?;
-        valid_already(self, wall, leeway)?;
-        usable_as_bearer(self, needed)?;
+    /// Checks the claims at `wall` (microseconds since 1970), `leeway` microseconds tolerated. `bounds` are those of these claims, or a
+    /// copy of them nearer by.
+    pub(crate) fn verify(
+        &self,
+        bounds: &Bounds,
+        needed: &Requirements,
+        wall: i64,
+        leeway: i64,
+    ) -> Result<Verified<'_>, Reason> {
+        not_expired(bounds, wall, leeway)?;
+        valid_already(bounds, wall, leeway)?;
+        usable_as_bearer(bounds, needed)?;
         issuer(self, needed)?;
         audience(self, needed)?;
         scopes(self, needed)?;
         Ok(Verified(self))
     }
-
-    /// When `exp` plus `leeway` is reached; never if the answer has no `exp`.
-    pub(crate) fn end(&self, leeway: i64) -> i64 {
-        self.exp.map_or(i64::MAX, |exp| exp.0.saturating_add(leeway))
-    }
 }
 
 /// RFC 7519 §4.1.4: the current time must be before `exp`.
-fn not_expired(claims: &Claims, wall: i64, leeway: i64) -> Result<(), Reason> {
-    match claims.exp {
+fn not_expired(bounds: &Bounds, wall: i64, leeway: i64) -> Result<(), Reason> {
+    match bounds.exp {
         Some(exp) if exp.0.saturating_add(leeway) <= wall => Err(Reason::TokenExpired),
         _ => Ok(()),
     }
 }
 
 /// RFC 7519 §4.1.5: the current time must be after or equal to `nbf`.
-fn valid_already(claims: &Claims, wall: i64, leeway: i64) -> Result<(), Reason> {
-    match claims.nbf {
+fn valid_already(bounds: &Bounds, wall: i64, leeway: i64) -> Result<(), Reason> {
+    match bounds.nbf {
         Some(nbf) if nbf.0.saturating_sub(leeway) > wall => Err(Reason::TokenNotYetValid),
         _ => Ok(()),
     }
@@ -60,8 +62,8 @@ fn valid_already(claims: &Claims, wall: i64, leeway: i64) -> Result<(), Reason> 
 
 /// A token that is bound to a key (RFC 8705, RFC 9449) cannot be honoured without its proof, and a refresh or ID token is
 /// no access token at all.
-fn usable_as_bearer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
-    if needed.bearer_only && claims.not_bearer { Err(Reason::TokenNotUsable) } else { Ok(()) }
+fn usable_as_bearer(bounds: &Bounds, needed: &Requirements) -> Result<(), Reason> {
+    if needed.bearer_only && bounds.not_bearer { Err(Reason::TokenNotUsable) } else { Ok(()) }
 }
 
 fn issuer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {

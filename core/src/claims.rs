@@ -15,12 +15,18 @@ use crate::token::Text;
 pub struct Claims {
     /// The reply's object, checked by the strict parser: every read of it succeeds.
     pub(crate) json: Box<str>,
-    pub(crate) exp: Option<NumericDate>,
-    pub(crate) nbf: Option<NumericDate>,
+    pub(crate) bounds: Bounds,
     pub(crate) iat: Option<NumericDate>,
     pub(crate) scope: Option<Span>,
     pub(crate) aud: Option<Span>,
     pub(crate) iss: Option<Span>,
+}
+
+/// What every decision looks at. A hit finds a copy of it where it has to look anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) exp: Option<NumericDate>,
+    pub(crate) nbf: Option<NumericDate>,
     /// A `cnf` member, or the mark of a DPoP-bound, refresh or ID token.
     pub(crate) not_bearer: bool,
 }
@@ -77,13 +83,13 @@ impl Claims {
     /// When the token expires (`exp`), if the reply says so.
     #[must_use]
     pub fn exp(&self) -> Option<NumericDate> {
-        self.exp
+        self.bounds.exp
     }
 
     /// Before when the token must not be used (`nbf`), if the reply says so.
     #[must_use]
     pub fn nbf(&self) -> Option<NumericDate> {
-        self.nbf
+        self.bounds.nbf
     }
 
     /// When the token was issued (`iat`), if the reply says so.

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use crate::claims::{Claims, NumericDate};
+use crate::claims::{Bounds, Claims, NumericDate};
 use crate::config::Policy;
-use crate::consumer::Identity;
+use crate::consumer::{Consumer, Identity};
 use crate::headers::{HeaderEdits, Set};
 use crate::hide::Hidden;
 use crate::token::Malformed;
@@ -256,9 +256,26 @@ pub struct Allow {
 /// What an allow shares with others of the same answer and policy.
 #[derive(Debug)]
 pub(crate) struct Grant {
+    /// Those of the claims, beside the reference count that a hit touches anyway.
+    bounds: Option<Bounds>,
     pub(crate) claims: Option<Arc<Claims>>,
     pub(crate) identity: Identity,
     pub(crate) set: Set,
+}
+
+impl Grant {
+    pub(crate) fn of_token(claims: &Arc<Claims>, identity: Identity, set: Set) -> Self {
+        Self { bounds: Some(claims.bounds), claims: Some(Arc::clone(claims)), identity, set }
+    }
+
+    pub(crate) fn anonymous(consumer: Arc<Consumer>, set: Set) -> Self {
+        Self { bounds: None, claims: None, identity: Identity::Anonymous(consumer), set }
+    }
+
+    /// The claims and their bounds; none for the anonymous consumer.
+    pub(crate) fn token(&self) -> Option<(&Bounds, &Claims)> {
+        Some((self.bounds.as_ref()?, self.claims.as_deref()?))
+    }
 }
 
 impl Allow {

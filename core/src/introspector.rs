@@ -307,6 +307,10 @@ impl Introspector {
         {
             return inner.conclude(&asked(Some(&key), Source::Cache), hit, hidden);
         }
+        if found.unchecked && !token::is_b64token(token) {
+            let denial = Denial { malformed: Some(Malformed::Header), ..Denial::from(Reason::RequestMalformed) };
+            return inner.refuse(&asked(None, Source::None), denial, hidden);
+        }
         let context = Context {
             inner: Arc::clone(&self.inner),
             state: Arc::clone(state),
@@ -467,12 +471,13 @@ impl Inner {
     fn conclude(&self, asked: &Asked<'_>, answer: Hit, hidden: Hidden) -> Step {
         let rules = &*asked.policy.0;
         let leeway = asked.state.config.settings.leeway;
-        let claims = match &answer {
+        let token = match &answer {
             Hit::Inactive => None,
-            Hit::Active(claims) => Some(claims),
-            Hit::Known(grant) => grant.claims.as_ref(),
+            Hit::Active(claims) => Some((&claims.bounds, &**claims)),
+            Hit::Known(grant) => grant.token(),
         };
-        let verified = match claims.map(|claims| claims.verify(&rules.requirements, asked.now.wall, leeway)) {
+        let wall = asked.now.wall;
+        let verified = match token.map(|(bounds, claims)| claims.verify(bounds, &rules.requirements, wall, leeway)) {
             Some(Ok(verified)) => verified,
             Some(Err(reason)) => return self.refuse(asked, reason.into(), hidden),
             None => return self.refuse(asked, Reason::TokenInactive.into(), hidden),
@@ -501,7 +506,7 @@ impl Inner {
         };
         let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
         self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-        let grant = Arc::new(Grant { claims: Some(Arc::clone(claims)), identity, set });
+        let grant = Arc::new(Grant::of_token(claims, identity, set));
         if settings.cache
             && let Some(key) = asked.key
         {
@@ -522,8 +527,7 @@ impl Inner {
             if let Some(consumer) = self.consumers.load().consumers.named(name) {
                 let set = Set::of_anonymous(consumer, &rules.writing, settings.header_bytes);
                 self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-                let identity = Identity::Anonymous(Arc::clone(consumer));
-                let grant = Some(Arc::new(Grant { claims: None, identity, set }));
+                let grant = Some(Arc::new(Grant::anonymous(Arc::clone(consumer), set)));
                 return self.done(asked, Decision::Allow(Allow { grant, hidden, source: asked.source }));
             }
             denial = Reason::AnonymousConsumerMissing.into();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::claims::{Claims, NumericDate, Span, Strict, has_duplicates, string};
+use crate::claims::{Bounds, Claims, NumericDate, Span, Strict, has_duplicates, string};
 use crate::decision::Reason;
 use crate::request::{Header, is_coded, media_type};
 use crate::token::Text;
@@ -295,17 +295,20 @@ impl Document<'_> {
             None => Some(None),
         };
         Some(Claims {
-            exp: date(self.exp, rules)?,
-            nbf: date(self.nbf, rules)?,
+            bounds: Bounds { exp: date(self.exp, rules)?, nbf: date(self.nbf, rules)?, not_bearer: self.is_marked() },
             iat: date(self.iat, rules)?,
             scope: span(self.scope)?,
             aud: span(self.aud)?,
             iss: span(self.iss)?,
-            not_bearer: self.cnf
-                || self.token_type.is_some_and(|value| is_word(value, &["dpop"]))
-                || [self.token_type, self.token_use, self.typ].into_iter().flatten().any(|v| is_word(v, OTHER_TOKENS)),
             json: self.text.into(),
         })
+    }
+
+    /// Whether it is bound to a key, or says that it is no access token.
+    fn is_marked(&self) -> bool {
+        self.cnf
+            || self.token_type.is_some_and(|value| is_word(value, &["dpop"]))
+            || [self.token_type, self.token_use, self.typ].into_iter().flatten().any(|v| is_word(v, OTHER_TOKENS))
     }
 
     fn is_unsupported_token_type(&self) -> bool {

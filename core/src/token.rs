@@ -93,6 +93,8 @@ impl Presented<'_> {
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) presented: Presented<'a>,
+    /// The token's grammar was not looked at yet. What is found in the cache was, before it was asked about.
+    pub(crate) unchecked: bool,
     pub(crate) from_query: bool,
     /// The body that was searched, and how.
     pub(crate) body: Option<(Form, &'a [u8])>,
@@ -131,6 +133,11 @@ impl<'a> Authorization<'a> {
         self.bearer
     }
 
+    /// What may be a token, if there is one line with our scheme.
+    fn candidate(&self) -> Option<&'a [u8]> {
+        self.credentials.filter(|_| self.lines == 1)
+    }
+
     fn read(&self, reading: &Reading) -> Presented<'a> {
         if self.lines > 1 {
             return Presented::Malformed(Malformed::Header);
@@ -146,7 +153,22 @@ impl<'a> Authorization<'a> {
 
 /// Reads the token wherever `reading` says it may be.
 pub(crate) fn read<'a>(request: &Request<'a>, authorization: &Authorization<'a>, reading: &Reading) -> Found<'a> {
-    let mut found = Found { presented: Presented::Nothing, from_query: false, body: None, body_not_searched: false };
+    let mut found = Found {
+        presented: Presented::Nothing,
+        unchecked: false,
+        from_query: false,
+        body: None,
+        body_not_searched: false,
+    };
+    // Nothing else is read whatever this one is, so its grammar may wait until the cache does not know it.
+    let alone = !reading.places.query && !reading.places.body;
+    if let Some(token) = authorization.candidate().filter(|token| alone && token.len() <= reading.token_bytes)
+        && reading.places.header
+    {
+        found.presented = Presented::Token(Token::Borrowed(token));
+        found.unchecked = true;
+        return found;
+    }
     let mut sources = 0_u32;
     if reading.places.header {
         found.add(authorization.read(reading), reading, &mut sources);
