@@ -860,7 +860,7 @@ impl Waiting {
             }
             Standing::Over(Outcome::Failure(none)) => self.end().refuse(none.into(), Source::Waiting, now),
             _ if time_is_over => self.expire().refuse(Reason::EndpointTimedOut.into(), Source::Waiting, now),
-            Standing::Elected => self.take_over(now),
+            Standing::Elected => (*self).take_over(now),
             Standing::Waiting(deadline) => {
                 let deadline = deadline.min(self.context.deadline);
                 Step::Wait(Wait { waiting: Some(self), deadline })
@@ -870,7 +870,7 @@ impl Waiting {
     }
 
     /// The asker went away and this request asks in its place; the others go on waiting.
-    fn take_over(self: Box<Self>, now: Now) -> Step {
+    fn take_over(self, now: Now) -> Step {
         let context = &self.context;
         let ended = self.flight.deadline();
         if ended <= now.mono && !context.state.store.holds(&context.key, &self.flight) {
@@ -883,7 +883,7 @@ impl Waiting {
         }
         let call = self.flight.take_over(self.ticket, context.deadline);
         call.run();
-        let Self { context, flight, .. } = *self;
+        let Self { context, flight, .. } = self;
         context.exchange(flight, 1, now)
     }
 

@@ -60,7 +60,11 @@ test('a user that is no consumer is let through without consumer headers, unless
   const open = await here.gateway(t);
   const seen = (await request(open.url, { headers: [bearer(token)] })).json();
   const encoded = "UTF-8''Zo%C3%AB";
-  const expected = { ...credential(await here.as.introspect(token)), 'x-credential-sub': encoded, 'x-credential-identifier': encoded };
+  const expected = {
+    ...credential(await here.as.introspect(token)),
+    'x-credential-sub': encoded,
+    'x-credential-identifier': encoded,
+  };
   assert.deepEqual(managed(seen), expected);
   const strict = await here.gateway(t, { require: { consumer: true } });
   assertRefused(await request(strict.url, { headers: [bearer(token)] }), 'consumer');
@@ -87,7 +91,10 @@ test('headers that only the gateway may set are removed in every spelling', asyn
     ['X-Anonymous-Consumer', 'true'],
     ['x_anonymous.consumer', 'true'],
   ];
-  const kept = [['X-Consumer', 'kept'], ['X-Credentials-Of', 'kept']];
+  const kept = [
+    ['X-Consumer', 'kept'],
+    ['X-Credentials-Of', 'kept'],
+  ];
   const seen = (await request(gateway.url, { headers: [bearer(token), ...spoofed, ...kept] })).json();
   assert.deepEqual(managed(seen), { ...ALICE, ...credential(await here.as.introspect(token)) });
   for (const [name, value] of kept) assert.deepEqual(values(seen, name), [value]);
@@ -169,7 +176,10 @@ test('failed authentication becomes the anonymous consumer, and a missing scope 
     [],
     [bearer(JUNK)],
     [['Authorization', 'Bearer "quoted"']],
-    [['X-Consumer-Username', 'root'], ['X_Credential_Sub', 'root']],
+    [
+      ['X-Consumer-Username', 'root'],
+      ['X_Credential_Sub', 'root'],
+    ],
   ];
   for (const headers of cases) {
     const answer = await request(gateway.url, { headers });
@@ -192,7 +202,10 @@ test('an anonymous consumer that does not exist lets nobody through', async (t) 
 
 test('a preflight passes without a token where it is told to, and without anything of ours', async (t) => {
   const gateway = await here.gateway(t, { run_on_preflight: false });
-  const preflight = [['Origin', 'https://app.example'], ['Access-Control-Request-Method', 'PUT']];
+  const preflight = [
+    ['Origin', 'https://app.example'],
+    ['Access-Control-Request-Method', 'PUT'],
+  ];
   const options = (headers) => request(gateway.url, { method: 'OPTIONS', headers });
   const answer = await options([...preflight, bearer(JUNK), ['X-Consumer-ID', 'root']]);
   assert.equal(answer.status, 200, answer.body);

@@ -23,7 +23,10 @@ test('credentials that the server refuses are a fault of the gateway, and the lo
   const gateway = await here.gateway(t, { client_auth: wrong });
   const token = await here.as.userToken('alice');
   assertRefused(await send(gateway, token), 'unusable');
-  assert.deepEqual(here.as.calls.map(({ status }) => status), [401]);
+  assert.deepEqual(
+    here.as.calls.map(({ status }) => status),
+    [401],
+  );
   await gateway.says(/\bendpoint_refused\b.*\bstatus=401\b/);
   for (const hidden of [token, 'not-the-s3cret', Buffer.from('gateway:not-the-s3cret').toString('base64')]) {
     assert.ok(!gateway.stderr.includes(hidden), gateway.stderr);
@@ -96,7 +99,10 @@ test('200 requests with one new token ask one question', async (t) => {
   const release = here.as.hold();
   t.after(release);
   const answers = Array.from({ length: 200 }, (_, i) => send(gateway, token, `/${i}`));
-  await eventually('all of them are there', async () => (await gateway.metric('misses_total')) + (await gateway.metric('waits_total')) === 200);
+  await eventually(
+    'all of them are there',
+    async () => (await gateway.metric('misses_total')) + (await gateway.metric('waits_total')) === 200,
+  );
   release();
   const expected = { ...ALICE, ...credential(await here.as.introspect(token)) };
   for (const [i, answer] of (await Promise.all(answers)).entries()) {
@@ -134,7 +140,10 @@ test('a JWT that the server will not introspect is an invalid token', async (t) 
     .join('.');
   secrets.add(jwt);
   assertRefused(await send(gateway, jwt), 'invalid');
-  assert.deepEqual(as.calls.map(({ status }) => status), [400]);
+  assert.deepEqual(
+    as.calls.map(({ status }) => status),
+    [400],
+  );
   await gateway.says(/\btoken_inactive\b.*\bstatus=400\b/);
   assertRefused(await send(gateway, jwt), 'invalid');
   assert.equal(as.calls.length, 1);
@@ -213,20 +222,60 @@ test('an endpoint with TLS is believed only with a certificate of the roots that
 /** Makes two certificate authorities, and certificates of the first one for a name. */
 function certificates(path) {
   const at = (name) => join(path, name);
-  const openssl = (...parameters) => execFileSync('openssl', parameters, { cwd: path, stdio: ['ignore', 'ignore', 'pipe'] });
-  const key = (name) => ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', at(`${name}.key`)];
+  const openssl = (...parameters) =>
+    execFileSync('openssl', parameters, { cwd: path, stdio: ['ignore', 'ignore', 'pipe'] });
+  const key = (name) => [
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-keyout',
+    at(`${name}.key`),
+  ];
   for (const name of ['root', 'other']) {
-    openssl('req', '-x509', ...key(name), '-out', at(`${name}.pem`), '-days', '2', '-subj', `/CN=Tokenward test ${name}`,
-      '-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign');
+    openssl(
+      'req',
+      '-x509',
+      ...key(name),
+      '-out',
+      at(`${name}.pem`),
+      '-days',
+      '2',
+      '-subj',
+      `/CN=Tokenward test ${name}`,
+      '-addext',
+      'basicConstraints=critical,CA:TRUE',
+      '-addext',
+      'keyUsage=critical,keyCertSign',
+    );
   }
   return {
     root: at('root.pem'),
     otherRoot: at('other.pem'),
     server(name) {
-      writeFileSync(at('extensions'), `subjectAltName=DNS:${name}\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n`);
+      writeFileSync(
+        at('extensions'),
+        `subjectAltName=DNS:${name}\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n`,
+      );
       openssl('req', ...key(name), '-out', at(`${name}.csr`), '-subj', `/CN=${name}`);
-      openssl('x509', '-req', '-in', at(`${name}.csr`), '-CA', at('root.pem'), '-CAkey', at('root.key'), '-CAcreateserial',
-        '-days', '2', '-extfile', at('extensions'), '-out', at(`${name}.pem`));
+      openssl(
+        'x509',
+        '-req',
+        '-in',
+        at(`${name}.csr`),
+        '-CA',
+        at('root.pem'),
+        '-CAkey',
+        at('root.key'),
+        '-CAcreateserial',
+        '-days',
+        '2',
+        '-extfile',
+        at('extensions'),
+        '-out',
+        at(`${name}.pem`),
+      );
       return { key: readFileSync(at(`${name}.key`)), cert: readFileSync(at(`${name}.pem`)) };
     },
   };

@@ -62,12 +62,28 @@ test('without the cache every request asks', async (t) => {
 });
 
 test('with introspect_request the server is told path and method, and each pair is a question of its own', async (t) => {
-  const gateway = await here.gateway(t, { introspect_request: true, custom_introspection_headers: { 'X-Gateway': 'edge-1' } });
+  const gateway = await here.gateway(t, {
+    introspect_request: true,
+    custom_introspection_headers: { 'X-Gateway': 'edge-1' },
+  });
   const token = await here.as.applicationToken();
-  const about = [['GET', '/a%20b?c=1'], ['GET', '/a%20b?c=2'], ['DELETE', '/a%20b'], ['GET', '/']];
+  const about = [
+    ['GET', '/a%20b?c=1'],
+    ['GET', '/a%20b?c=2'],
+    ['DELETE', '/a%20b'],
+    ['GET', '/'],
+  ];
   for (const [method, path] of about) {
     assert.equal((await request(gateway.url, { method, path, headers: [bearer(token)] })).status, 200);
   }
-  const told = here.as.calls.map(({ headers }) => [headers['x-request-http-method'], headers['x-request-path'], headers['x-gateway']]);
-  assert.deepEqual(told, [['GET', '/a%20b', 'edge-1'], ['DELETE', '/a%20b', 'edge-1'], ['GET', '/', 'edge-1']]);
+  const told = here.as.calls.map(({ headers }) => [
+    headers['x-request-http-method'],
+    headers['x-request-path'],
+    headers['x-gateway'],
+  ]);
+  assert.deepEqual(told, [
+    ['GET', '/a%20b', 'edge-1'],
+    ['DELETE', '/a%20b', 'edge-1'],
+    ['GET', '/', 'edge-1'],
+  ]);
 });

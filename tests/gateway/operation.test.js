@@ -36,9 +36,16 @@ test('a reload that fails says why and changes nothing', async (t) => {
   const token = await here.as.userToken('alice');
   assert.equal((await send(gateway, token)).status, 200);
   secrets.add('reloaded-s3cret');
-  await gateway.write({ introspection_url: here.as.endpoint, authorization_value: 'reloaded-s3cret', cache: { negative_tll: 5 }, ttl: -1 });
+  await gateway.write({
+    introspection_url: here.as.endpoint,
+    authorization_value: 'reloaded-s3cret',
+    cache: { negative_tll: 5 },
+    ttl: -1,
+  });
   gateway.signal('SIGHUP');
-  await eventually('every problem is said', () => ['`cache.negative_tll`', '`negative_ttl`', '`ttl`'].every((name) => gateway.stderr.includes(name)));
+  await eventually('every problem is said', () =>
+    ['`cache.negative_tll`', '`negative_ttl`', '`ttl`'].every((name) => gateway.stderr.includes(name)),
+  );
   for (const broken of ['{', '']) {
     const before = gateway.stderr.length;
     await gateway.write(broken);
@@ -57,7 +64,10 @@ test('a reload with other credentials forgets what was answered to the old ones'
   assert.equal((await send(gateway, token)).status, 200);
   await gateway.write({ introspection_url: here.as.endpoint, client_auth: clientAuth('edge'), consumers: CONSUMERS });
   gateway.signal('SIGHUP');
-  await eventually('the server is asked again', async () => (await send(gateway, token)).status === 200 && here.as.calls.length === 2);
+  await eventually(
+    'the server is asked again',
+    async () => (await send(gateway, token)).status === 200 && here.as.calls.length === 2,
+  );
 });
 
 test('the metrics count what happened', async (t) => {
@@ -141,7 +151,11 @@ test("a file of Kong's configures a gateway, with what its users are used to", a
     assert.deepEqual(managed(seen), expected);
     assert.equal(seen.url, '/');
     assert.deepEqual(values(seen, 'authorization'), []);
-    if (sent.body) assert.deepEqual([JSON.parse(seen.body), values(seen, 'content-length')], [{ a: 1, b: [2] }, [String(seen.length)]]);
+    if (sent.body)
+      assert.deepEqual(
+        [JSON.parse(seen.body), values(seen, 'content-length')],
+        [{ a: 1, b: [2] }, [String(seen.length)]],
+      );
   }
   assert.equal(here.as.calls.length, 1);
 });
@@ -162,7 +176,10 @@ async function runWith(t, content, { name = 'config.json', select = '', environm
   const file = join(await folder((stop) => t.after(stop)), name);
   await writeFile(file, content);
   const began = performance.now();
-  const program = run(['--config', file + select, '--listen', '127.0.0.1:0', '--upstream', 'http://127.0.0.1:9'], environment);
+  const program = run(
+    ['--config', file + select, '--listen', '127.0.0.1:0', '--upstream', 'http://127.0.0.1:9'],
+    environment,
+  );
   t.after(() => program.stop());
   await eventually('the program ends', program.isOver, { within: 20_000, every: 5 });
   const { status } = await program.ended;
@@ -178,31 +195,51 @@ test('a configuration with mistakes ends the gateway at once, with every one of 
     cache: { negative_tll: 5 },
     require: { scopes: 'read' },
     limits: { token_bytes: 0 },
-    consumers: [{ id: '1', username: 'a' }, { id: '1', username: 'b' }],
+    consumers: [
+      { id: '1', username: 'a' },
+      { id: '1', username: 'b' },
+    ],
   };
   // The machine may be busy: the fastest of a few counts.
   const ends = [];
-  for (let i = 0; i < 3 && !ends.some(({ took }) => took < 1_000); i++) ends.push(await runWith(t, JSON.stringify(bad)));
+  for (let i = 0; i < 3 && !ends.some(({ took }) => took < 1_000); i++)
+    ends.push(await runWith(t, JSON.stringify(bad)));
   for (const { status, stdout, stderr } of ends) {
     assert.equal(status, 2, stderr);
     assert.equal(stdout, '');
-    for (const name of ['introspection_url', 'ttl', 'cache.negative_tll', 'negative_ttl', 'require.scopes', 'limits.token_bytes']) {
+    for (const name of [
+      'introspection_url',
+      'ttl',
+      'cache.negative_tll',
+      'negative_ttl',
+      'require.scopes',
+      'limits.token_bytes',
+    ]) {
       assert.ok(stderr.includes(`\`${name}\``), `${name}\n${stderr}`);
     }
   }
   assert.ok(Math.min(...ends.map(({ took }) => took)) < 1_000, JSON.stringify(ends));
 });
 
+const endpoint = { introspection_url: 'https://as.example', authorization_value: 'x' };
+const twins = ['a', 'b'].map((username) => ({ id: '1', username }));
+const kong = kongFile({ endpoint: 'https://as.example' });
 for (const [what, content, options, expected] of [
   ['is no JSON', '{"introspection_url": ', {}, /not JSON/],
-  ['has two consumers with one id', JSON.stringify({ introspection_url: 'https://as.example', authorization_value: 'x', consumers: [{ id: '1', username: 'a' }, { id: '1', username: 'b' }] }), {}, /consumers/],
-  ['names a secret that is not there', JSON.stringify({ introspection_url: 'https://as.example', authorization_value: { env: 'TOKENWARD_TEST_NOT_SET' } }), {}, /TOKENWARD_TEST_NOT_SET/],
-  ['has several plugins and none is named', kongFile({ endpoint: 'https://as.example' }), { name: 'kong.yaml' }, /users[^]*batch/],
-  ['has no plugin for the route that is named', kongFile({ endpoint: 'https://as.example' }), { name: 'kong.yaml', select: '#route=none' }, /none/],
-  ['names roots that are none', JSON.stringify({ introspection_url: 'https://as.example', authorization_value: 'x', tls_roots: { file: 'config.json' } }), {}, /tls_roots/],
+  ['has two consumers with one id', { ...endpoint, consumers: twins }, {}, /consumers/],
+  [
+    'names a secret that is not there',
+    { ...endpoint, authorization_value: { env: 'NOT_SET_AT_ALL' } },
+    {},
+    /NOT_SET_AT_ALL/,
+  ],
+  ['names roots that are none', { ...endpoint, tls_roots: { file: 'config.json' } }, {}, /tls_roots/],
+  ['has several plugins and none is named', kong, { name: 'kong.yaml' }, /users[^]*batch/],
+  ['has no plugin for the route that is named', kong, { name: 'kong.yaml', select: '#route=none' }, /none/],
 ]) {
   test(`a file that ${what} cannot be started with`, async (t) => {
-    const { status, stdout, stderr } = await runWith(t, content, options);
+    const text = typeof content === 'string' ? content : JSON.stringify(content);
+    const { status, stdout, stderr } = await runWith(t, text, options);
     assert.equal(status, 2, stderr);
     assert.equal(stdout, '');
     assert.match(stderr, expected);
@@ -215,7 +252,12 @@ test('SIGTERM ends the gateway after the request under way', async (t) => {
   const answer = send(gateway, token, '/held');
   await eventually('the request is under way', () => here.upstream.requests.length === 1);
   gateway.signal('SIGTERM');
-  await eventually('nobody is accepted any more', () => request(gateway.url).then(() => false, (error) => error.code === 'ECONNREFUSED'));
+  await eventually('nobody is accepted any more', () =>
+    request(gateway.url).then(
+      () => false,
+      (error) => error.code === 'ECONNREFUSED',
+    ),
+  );
   here.upstream.release();
   assert.equal((await answer).status, 200);
   assert.deepEqual(await gateway.ended, { status: 0, signal: null });
@@ -235,8 +277,16 @@ test('a WebSocket is begun like any request, and no other protocol is', async (t
   const begin = (protocol, lines) =>
     `GET /live HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade, X-Consumer-ID\r\nUpgrade: ${protocol}\r\nX-Consumer-ID: root\r\n${lines}\r\n`;
   const authorization = `Authorization: Bearer ${token}\r\n`;
-  const talk = { on: [[/\r\n\r\n/, 'ping'], [/ping$/, null]] };
-  assert.match(await exchange(gateway.url, begin('websocket', authorization), talk), /^HTTP\/1\.1 101 [^]*\r\n\r\nping$/);
+  const talk = {
+    on: [
+      [/\r\n\r\n/, 'ping'],
+      [/ping$/, null],
+    ],
+  };
+  assert.match(
+    await exchange(gateway.url, begin('websocket', authorization), talk),
+    /^HTTP\/1\.1 101 [^]*\r\n\r\nping$/,
+  );
   const [seen] = here.upstream.upgrades;
   assert.deepEqual(managed(seen), { ...ALICE, ...credential(await here.as.introspect(token)) });
   assert.deepEqual(values(seen, 'authorization'), []);

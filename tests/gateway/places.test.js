@@ -73,7 +73,10 @@ test('a body that is not read is not changed', async (t) => {
   const body = 'a=1&access_token=not-ours';
   const answer = await request(gateway.url, { method: 'POST', headers: [FORM, bearer(token)], body });
   assert.equal(answer.json().body, body);
-  assertRefused(await request(gateway.url, { method: 'POST', headers: [FORM], body: `access_token=${token}` }), 'missing');
+  assertRefused(
+    await request(gateway.url, { method: 'POST', headers: [FORM], body: `access_token=${token}` }),
+    'missing',
+  );
 });
 
 test('five MiB go through', async (t) => {
@@ -126,9 +129,12 @@ test('a target in absolute form is read and rewritten like any other', async (t)
 test('a client that asks before it sends a body is told to go on, or is refused', async (t) => {
   const gateway = await here.gateway(t);
   const token = await here.as.userToken('alice');
-  const put = (lines) => `PUT / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n${lines}\r\n`;
+  const put = (lines) =>
+    `PUT / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n${lines}\r\n`;
   assert.match(await exchange(gateway.url, put('')), /^HTTP\/1\.1 401 /);
-  const allowed = await exchange(gateway.url, put(`Authorization: Bearer ${token}\r\n`), { on: [[/^HTTP\/1\.1 100 /, 'hi']] });
+  const allowed = await exchange(gateway.url, put(`Authorization: Bearer ${token}\r\n`), {
+    on: [[/^HTTP\/1\.1 100 /, 'hi']],
+  });
   assert.match(allowed, /^HTTP\/1\.1 100 [^]*HTTP\/1\.1 200 /);
   assert.equal(here.upstream.requests[0].received, 2);
 });
@@ -170,5 +176,8 @@ test('a connection serves several requests, each on its own', async (t) => {
   const refusedPost = 'POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 3\r\n\r\nabc';
   const bytes = get(authorization) + get('') + refusedPost + get(authorization) + get('Connection: close\r\n');
   const answers = await exchange(gateway.url, bytes);
-  assert.deepEqual(answers.match(/HTTP\/1\.1 \d+/g), [200, 401, 401, 200, 401].map((status) => `HTTP/1.1 ${status}`));
+  assert.deepEqual(
+    answers.match(/HTTP\/1\.1 \d+/g),
+    [200, 401, 401, 200, 401].map((status) => `HTTP/1.1 ${status}`),
+  );
 });

@@ -26,7 +26,12 @@ const CLIENTS = [
   { client_id: 'gateway', client_secret: 'gateway-s3cret-of-the-gateway', ...resourceServer },
   { client_id: 'gate:way&1', client_secret: 's3c+r:t/&%41 x', ...resourceServer },
   { client_id: 'edge', client_secret: '%41s3c+r:t & x', ...resourceServer },
-  { client_id: 'posting', client_secret: 'p&st=s3cret+of the-gateway', ...resourceServer, token_endpoint_auth_method: 'client_secret_post' },
+  {
+    client_id: 'posting',
+    client_secret: 'p&st=s3cret+of the-gateway',
+    ...resourceServer,
+    token_endpoint_auth_method: 'client_secret_post',
+  },
   { client_id: INSPECTOR, client_secret: 'inspector-s3cret-of-the-tests', ...resourceServer },
 ];
 const secretOf = Object.fromEntries(CLIENTS.map(({ client_id, client_secret }) => [client_id, client_secret]));
@@ -42,7 +47,11 @@ export function basic(id) {
 }
 
 /** `client_auth` for a client. */
-export const clientAuth = (id, method = 'client_secret_basic') => ({ method, client_id: id, client_secret: secretOf[id] });
+export const clientAuth = (id, method = 'client_secret_basic') => ({
+  method,
+  client_id: id,
+  client_secret: secretOf[id],
+});
 
 /**
  * Starts one. `calls` lists the introspection requests it got, `{ headers, status }`, but for those of `introspect` itself. While
@@ -73,7 +82,8 @@ export async function startAuthorizationServer(name = 'oidc-provider') {
       introspection: { enabled: true, allowedPolicy: async () => true },
       revocation: { enabled: true },
     },
-    extraTokenClaims: async (_, token) => (token.kind === 'AccessToken' ? { username: token.accountId, team: { name: 'blue' } } : {}),
+    extraTokenClaims: async (_, token) =>
+      token.kind === 'AccessToken' ? { username: token.accountId, team: { name: 'blue' } } : {},
     findAccount: async (_, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
     jwks: { keys: [generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' })] },
     cookies: { keys: ['unused'] },
@@ -107,8 +117,16 @@ export async function startAuthorizationServer(name = 'oidc-provider') {
   };
 
   const post = async (path, id, parameters) => {
-    const headers = [['Authorization', basic(id)], ['Content-Type', 'application/x-www-form-urlencoded']];
-    const answer = await request(url, { method: 'POST', path, headers, body: new URLSearchParams(parameters).toString() });
+    const headers = [
+      ['Authorization', basic(id)],
+      ['Content-Type', 'application/x-www-form-urlencoded'],
+    ];
+    const answer = await request(url, {
+      method: 'POST',
+      path,
+      headers,
+      body: new URLSearchParams(parameters).toString(),
+    });
     if (answer.status !== 200) throw new Error(`${path}: ${answer.status} ${answer.body}`);
     return answer;
   };
@@ -128,7 +146,9 @@ export async function startAuthorizationServer(name = 'oidc-provider') {
     grant.addOIDCScope(scope);
     const grantId = await grant.save();
     const client = await provider.Client.find('reports');
-    return known(await new provider.AccessToken({ accountId, client, grantId, scope, gty: 'authorization_code' }).save());
+    return known(
+      await new provider.AccessToken({ accountId, client, grantId, scope, gty: 'authorization_code' }).save(),
+    );
   };
   as.revoke = (token, id = 'reports') => post('/token/revocation', id, { token });
   /** What the server says of a token. */

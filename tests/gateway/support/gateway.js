@@ -8,12 +8,12 @@ import { join } from 'node:path';
 import { request } from './client.js';
 import { ROOT, eventually, folder, secrets } from './parts.js';
 
-const HOST = process.env.TOKENWARD_HOST ?? 'gateway';
-const RUN = join(ROOT, 'examples', HOST, 'run');
+const RUN = join(ROOT, 'examples/gateway/run');
 
 // A test process that breaks off leaves nothing behind.
 const running = new Set();
 process.once('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 
 /**
  * Starts a gateway that ends with the test, and gives it once it is ready.
@@ -26,15 +26,19 @@ export async function startGateway(t, { config, upstream, select = '', admin = f
   const write = (content) => writeFile(file, typeof content === 'string' ? content : JSON.stringify(content));
   await write(config);
   const gateway = run(
-    ['--config', file + select, '--listen', '127.0.0.1:0', '--upstream', upstream.url]
-      .concat(admin ? ['--admin', '127.0.0.1:0'] : []),
+    ['--config', file + select, '--listen', '127.0.0.1:0', '--upstream', upstream.url].concat(
+      admin ? ['--admin', '127.0.0.1:0'] : [],
+    ),
     environment,
   );
   t.after(() => gateway.stop());
   gateway.file = file;
   gateway.write = write;
   // The first start may have to build the gateway.
-  await eventually('the gateway is ready', () => gateway.isOver() || /^ready /m.test(gateway.stdout), { within: 300_000, every: 5 });
+  await eventually('the gateway is ready', () => gateway.isOver() || /^ready /m.test(gateway.stdout), {
+    within: 300_000,
+    every: 5,
+  });
   const ready = /^ready (http:\/\/127\.0\.0\.1:\d+)$/m.exec(gateway.stdout);
   assert.ok(ready, `the gateway did not start:\n${gateway.stderr}`);
   gateway.url = ready[1];
@@ -44,7 +48,12 @@ export async function startGateway(t, { config, upstream, select = '', admin = f
     gateway.admin = address.exec(gateway.stderr)[1];
     gateway.metric = async (name) => {
       const { body } = await request(gateway.admin, { path: '/metrics' });
-      return Number(body.split('\n').find((line) => line.startsWith(`tokenward_${name} `))?.split(' ')[1]);
+      return Number(
+        body
+          .split('\n')
+          .find((line) => line.startsWith(`tokenward_${name} `))
+          ?.split(' ')[1],
+      );
     };
   }
   return gateway;
@@ -54,7 +63,8 @@ export async function startGateway(t, { config, upstream, select = '', admin = f
 export function run(parameters, environment = {}) {
   const child = spawn(RUN, parameters, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...environment } });
   const gateway = { stdout: '', stderr: '', pid: child.pid };
-  for (const name of ['stdout', 'stderr']) child[name].setEncoding('utf8').on('data', (text) => (gateway[name] += text));
+  for (const name of ['stdout', 'stderr'])
+    child[name].setEncoding('utf8').on('data', (text) => (gateway[name] += text));
   const ended = new Promise((resume, fail) => {
     child.once('error', fail);
     child.once('close', (status, signal) => resume({ status, signal }));
@@ -75,7 +85,8 @@ export function run(parameters, environment = {}) {
     const said = gateway.stdout + gateway.stderr;
     assert.equal(end.signal, null, `the gateway did not end by itself:\n${said}`);
     assert.doesNotMatch(said, /panicked/);
-    for (const secret of secrets) assert.ok(!said.includes(secret), `a token or secret is in the gateway's output:\n${said}`);
+    for (const secret of secrets)
+      assert.ok(!said.includes(secret), `a token or secret is in the gateway's output:\n${said}`);
     return end;
   };
   running.add(child);

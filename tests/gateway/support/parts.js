@@ -23,7 +23,7 @@ export async function eventually(what, probe, { within = 10_000, every = 20 } = 
   }
 }
 
-/** A folder that is gone after the test (or the file, if `t` is its `after`). */
+/** A folder that is gone at the end: `after` takes a function that is called then. */
 export async function folder(after) {
   const path = await mkdtemp(join(tmpdir(), 'tokenward-'));
   after(() => rm(path, { recursive: true, force: true }));

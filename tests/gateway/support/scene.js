@@ -36,7 +36,12 @@ export function scene() {
   /** A gateway whose configuration is the usual one with these fields. */
   scene.gateway = (t, fields = {}, options = {}) =>
     startGateway(t, {
-      config: { introspection_url: scene.as.endpoint, client_auth: clientAuth('gateway'), consumers: CONSUMERS, ...fields },
+      config: {
+        introspection_url: scene.as.endpoint,
+        client_auth: clientAuth('gateway'),
+        consumers: CONSUMERS,
+        ...fields,
+      },
       upstream: scene.upstream,
       ...options,
     });
@@ -81,6 +86,7 @@ export function assertRefused(answer, kind) {
   assert.equal(body.error, error);
   if (description !== undefined) assert.equal(body.error_description, description);
   if (challenge === null) assert.equal(answer.headers['www-authenticate'], undefined);
-  else if (challenge !== undefined) assert.equal(answer.headers['www-authenticate'], `Bearer realm="service"${challenge}`);
+  else if (challenge !== undefined)
+    assert.equal(answer.headers['www-authenticate'], `Bearer realm="service"${challenge}`);
   assert.equal(answer.headers['retry-after'] !== undefined, status === 503);
 }

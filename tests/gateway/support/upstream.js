@@ -37,7 +37,9 @@ export async function startUpstream() {
   server.on('upgrade', (incoming, socket) => {
     upstream.upgrades.push({ url: incoming.url, headers: pairs(incoming.rawHeaders) });
     socket.on('error', () => {});
-    socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ${incoming.headers.upgrade}\r\n\r\n`);
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ${incoming.headers.upgrade}\r\n\r\n`,
+    );
     socket.pipe(socket);
   });
   server.keepAliveTimeout = 1_000;
