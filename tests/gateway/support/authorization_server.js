@@ -54,8 +54,8 @@ export const clientAuth = (id, method = 'client_secret_basic') => ({
 });
 
 /**
- * Starts one. `calls` lists the introspection requests it got, `{ headers, status }`, but for those of `introspect` itself. While
- * `hold()` is in force they are not answered; it gives the function that lets them go on.
+ * Starts one. `calls` lists the introspection requests it got, `{ headers, status }`, but for those of `introspect`
+ * itself. While `hold()` is in force they are not answered; it gives the function that lets them go on.
  *
  * `name` is that of its package: `oidc-provider-9`, the next major version, differs in what it says of JWTs.
  */

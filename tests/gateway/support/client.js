@@ -4,8 +4,8 @@ import http from 'node:http';
 import net from 'node:net';
 
 /**
- * Sends a request. `headers` is a list of pairs; `Host` and, unless given, `Connection: close` are added. `body` is text, bytes, or a
- * function that is handed the request to write to (and has to end it).
+ * Sends a request. `headers` is a list of pairs; `Host` and, unless given, `Connection: close` are added. `body` is
+ * text, bytes, or a function that is handed the request to write to (and has to end it).
  *
  * Gives `{ status, headers, body, json() }`; lines of one name are joined with `, `.
  */
@@ -39,8 +39,9 @@ export function request(base, { method = 'GET', path = '/', headers = [], body }
 export const bearer = (token) => ['Authorization', `Bearer ${token}`];
 
 /**
- * Sends bytes over a connection of their own and gives everything that comes back until the other side closes. `on` is a list of
- * pairs, each a pattern and what is done once it is in what came: bytes to send, or `null` to end; with `half`, this side says at once that it sends nothing more.
+ * Sends bytes over a connection of their own and gives everything that comes back until the other side closes. `on` is
+ * a list of pairs, each a pattern and what is done once it is in what came: bytes to send, or `null` to end; with
+ * `half`, this side says at once that it sends nothing more.
  */
 export function exchange(base, bytes, { on = [], half = false } = {}) {
   const url = new URL(base);

@@ -18,8 +18,9 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.e
 /**
  * Starts a gateway that ends with the test, and gives it once it is ready.
  *
- * `config` is an object (a configuration with the member `consumers`) or the text of a file; `select` goes behind the file's name
- * (`#route=...`); `admin: true` gives `/metrics` at `gateway.admin`; `environment` is added to this process's.
+ * `config` is an object (a configuration with the member `consumers`) or the text of a file; `select` goes behind the
+ * file's name (`#route=...`); `admin: true` gives `/metrics` at `gateway.admin`; `environment` is added to this
+ * process's.
  */
 export async function startGateway(t, { config, upstream, select = '', admin = false, environment = {} }) {
   const file = join(await folder((stop) => t.after(stop)), typeof config === 'string' ? 'kong.yaml' : 'config.json');

@@ -10,8 +10,8 @@ export const ROOT = resolve(import.meta.dirname, '../../..');
 export const secrets = new Set();
 
 /**
- * Asks `probe` again and again until it gives something true, which is returned. A deadline that passes is an error that
- * says what was waited for.
+ * Asks `probe` again and again until it gives something true, which is returned. A deadline that passes is an error
+ * that says what was waited for.
  */
 export async function eventually(what, probe, { within = 10_000, every = 20 } = {}) {
   const deadline = performance.now() + within;

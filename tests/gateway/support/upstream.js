@@ -6,11 +6,11 @@ import http from 'node:http';
 import { close, listen } from './parts.js';
 
 /**
- * Starts one. Every request is kept in `requests` from its head on (`received` counts the bytes of its body), and is answered with
- * `{ method, url, headers, length, sha256, body }`, `body` being text and left out beyond 64 KiB.
+ * Starts one. Every request is kept in `requests` from its head on (`received` counts the bytes of its body), and is
+ * answered with `{ method, url, headers, length, sha256, body }`, `body` being text and left out beyond 64 KiB.
  *
- * `/cacheable...` is answered with `Cache-Control: public, max-age=60`; `/held...` only once `release()` was called. A client that
- * wants to change to another protocol is kept in `upgrades`, may, and gets back every byte.
+ * `/cacheable...` is answered with `Cache-Control: public, max-age=60`; `/held...` only once `release()` was called. A
+ * client that wants to change to another protocol is kept in `upgrades`, may, and gets back every byte.
  */
 export async function startUpstream() {
   const upstream = { requests: [], upgrades: [] };
@@ -58,8 +58,8 @@ export function values(seen, name) {
 }
 
 /**
- * The headers that only the gateway may set, lines of one name as an array. The names are found by their meaning: what a backend reads that
- * folds `_` and `.` to `-`, as CGI and WSGI do.
+ * The headers that only the gateway may set, lines of one name as an array. The names are found by their meaning: what
+ * a backend reads that folds `_` and `.` to `-`, as CGI and WSGI do.
  */
 export function managed(seen) {
   const found = {};
