@@ -1,6 +1,6 @@
 //! Whether an active token is good for this request: one check a function, all of them on every decision.
 
-use crate::claims::{Bounds, Claims, Strings, for_each_string, string};
+use crate::claims::{Bounds, Claims, Member, Strings, for_each_string, string};
 use crate::decision::Reason;
 
 /// Requirements of a policy on the token itself.
@@ -68,7 +68,7 @@ fn usable_as_bearer(bounds: &Bounds, needed: &Requirements) -> Result<(), Reason
 
 fn issuer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
     let Some(allowed) = &needed.issuer else { return Ok(()) };
-    let issuer = claims.iss.and_then(|span| string(span.text(&claims.json)));
+    let issuer = claims.known(Member::Iss).and_then(string);
     match issuer {
         Some(issuer) if contains(allowed, &issuer) => Ok(()),
         _ => Err(Reason::TokenNotUsable),
@@ -78,9 +78,9 @@ fn issuer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
 fn audience(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
     let Some(allowed) = &needed.audience else { return Ok(()) };
     let mut shared = false;
-    let kind = claims.aud.map_or(Strings::Neither, |span| {
-        for_each_string(span.text(&claims.json), |audience| shared |= contains(allowed, audience))
-    });
+    let kind = claims
+        .known(Member::Aud)
+        .map_or(Strings::Neither, |json| for_each_string(json, |audience| shared |= contains(allowed, audience)));
     if shared && kind != Strings::Neither { Ok(()) } else { Err(Reason::TokenNotUsable) }
 }
 
@@ -94,8 +94,7 @@ fn scopes(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
 
 /// RFC 7662 §2.2: `scope` is a string of words; some servers send an array, whose elements are scopes as they are.
 fn grants(claims: &Claims, word: &str) -> bool {
-    let Some(span) = claims.scope else { return false };
-    let json = span.text(&claims.json);
+    let Some(json) = claims.known(Member::Scope) else { return false };
     if let Some(words) = string(json) {
         return words.split(' ').any(|granted| granted == word);
     }

@@ -17,10 +17,27 @@ pub struct Claims {
     pub(crate) json: Box<str>,
     pub(crate) bounds: Bounds,
     pub(crate) iat: Option<NumericDate>,
-    pub(crate) scope: Option<Span>,
-    pub(crate) aud: Option<Span>,
-    pub(crate) iss: Option<Span>,
+    /// Where the values of the members stand that are always forwarded, by [`Member`].
+    pub(crate) members: [Span; MEMBERS.len()],
 }
+
+/// Members of a reply that mean something to Tokenward (RFC 7662 §2.2), by their place in [`MEMBERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Member {
+    Scope = 0,
+    ClientId = 1,
+    TokenType = 2,
+    Exp = 3,
+    Iat = 4,
+    Nbf = 5,
+    Aud = 7,
+    Iss = 8,
+    Username = 10,
+}
+
+/// The members that are always forwarded.
+pub(crate) const MEMBERS: [&str; 11] =
+    ["scope", "client_id", "token_type", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "username"];
 
 /// What every decision looks at. A hit finds a copy of it where it has to look anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +49,11 @@ pub(crate) struct Bounds {
 }
 
 /// Where a value stands in the reply's text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
-    pub(crate) start: u32,
-    pub(crate) end: u32,
+    start: u32,
+    /// 0: nowhere.
+    end: u32,
 }
 
 impl Span {
@@ -111,9 +129,15 @@ impl Claims {
         Some(value)
     }
 
-    /// Calls `visit` for each member: its name and its value as JSON text.
-    pub(crate) fn for_each<'a>(&'a self, visit: impl FnMut(&str, &'a str)) {
-        for_each_member(&self.json, visit);
+    /// The value of a member that is always looked for, without looking.
+    pub(crate) fn known(&self, member: Member) -> Option<&str> {
+        let span = self.members.get(member as usize).filter(|span| span.end > 0)?;
+        Some(span.text(&self.json))
+    }
+
+    /// The values of all of these, in the order of [`MEMBERS`].
+    pub(crate) fn all_known(&self) -> impl Iterator<Item = Option<&str>> {
+        self.members.iter().map(|span| (span.end > 0).then(|| span.text(&self.json)))
     }
 
     /// Bytes held on the heap.
@@ -408,6 +432,23 @@ mod tests {
         }
         for json in ["null", "\"1\"", "[]", "{}", "true"] {
             assert_eq!(NumericDate::parse(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn members_stand_at_their_places() {
+        for (member, name) in [
+            (Member::Scope, "scope"),
+            (Member::ClientId, "client_id"),
+            (Member::TokenType, "token_type"),
+            (Member::Exp, "exp"),
+            (Member::Iat, "iat"),
+            (Member::Nbf, "nbf"),
+            (Member::Aud, "aud"),
+            (Member::Iss, "iss"),
+            (Member::Username, "username"),
+        ] {
+            assert_eq!(MEMBERS[member as usize], name);
         }
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use crate::claims::{Claims, string};
+use crate::claims::{Claims, Member, string};
 use crate::config::node::{Node, Value, read_json};
 use crate::config::report::{ConfigError, Report, clipped};
 use crate::headers::{HeaderEncoding, encode_text};
@@ -211,13 +211,13 @@ impl Consumers {
     /// The consumer behind the claims. Comparison is by exact bytes.
     pub(crate) fn behind(&self, claims: &Claims, by: ConsumerBy) -> Option<&Arc<Consumer>> {
         let (index, claim) = match by {
-            ConsumerBy::Username => (&self.0.usernames, "username"),
-            ConsumerBy::ClientId => (&self.0.custom_ids, "client_id"),
+            ConsumerBy::Username => (&self.0.usernames, Member::Username),
+            ConsumerBy::ClientId => (&self.0.custom_ids, Member::ClientId),
         };
         if index.is_empty() {
             return None;
         }
-        let name: Cow<'_, str> = string(claims.value(claim)?)?;
+        let name: Cow<'_, str> = string(claims.known(claim)?)?;
         index.get(&*name)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::checks::Verified;
-use crate::claims::{Claims, Span, for_each_element, segments, string};
+use crate::claims::{Claims, MEMBERS, Span, for_each_element, segments, string};
 use crate::consumer::{Consumer, Identity};
 use crate::hide::Hidden;
 
@@ -17,26 +17,30 @@ pub(crate) const CONSUMER_CUSTOM_ID: &str = "X-Consumer-Custom-ID";
 pub(crate) const CONSUMER_USERNAME: &str = "X-Consumer-Username";
 pub(crate) const ANONYMOUS: &str = "X-Anonymous-Consumer";
 pub(crate) const CREDENTIAL: &str = "X-Credential-";
-pub(crate) const CREDENTIALS: [(&str, &str); 11] = [
-    ("X-Credential-Scope", "scope"),
-    ("X-Credential-Client-ID", "client_id"),
-    ("X-Credential-Token-Type", "token_type"),
-    ("X-Credential-Exp", "exp"),
-    ("X-Credential-Iat", "iat"),
-    ("X-Credential-Nbf", "nbf"),
-    ("X-Credential-Sub", "sub"),
-    ("X-Credential-Aud", "aud"),
-    ("X-Credential-Iss", "iss"),
-    ("X-Credential-Jti", "jti"),
-    ("X-Credential-Identifier", "username"),
+/// In the order of [`MEMBERS`].
+const CREDENTIALS: [&str; MEMBERS.len()] = [
+    "X-Credential-Scope",
+    "X-Credential-Client-ID",
+    "X-Credential-Token-Type",
+    "X-Credential-Exp",
+    "X-Credential-Iat",
+    "X-Credential-Nbf",
+    "X-Credential-Sub",
+    "X-Credential-Aud",
+    "X-Credential-Iss",
+    "X-Credential-Jti",
+    "X-Credential-Identifier",
 ];
+
+/// The headers of the claims that are always forwarded, and the claims.
+pub(crate) fn credentials() -> impl Iterator<Item = (&'static str, &'static str)> {
+    CREDENTIALS.into_iter().zip(MEMBERS)
+}
 
 /// The headers that an allow can set whatever the configuration says, in the order in which they are set. Each claim of
 /// `custom_claims_forward` adds one behind them.
 pub fn set_headers() -> impl Iterator<Item = &'static str> {
-    [CONSUMER_ID, CONSUMER_CUSTOM_ID, CONSUMER_USERNAME, ANONYMOUS]
-        .into_iter()
-        .chain(CREDENTIALS.into_iter().map(|(name, _)| name))
+    [CONSUMER_ID, CONSUMER_CUSTOM_ID, CONSUMER_USERNAME, ANONYMOUS].into_iter().chain(CREDENTIALS)
 }
 
 /// Whether only Tokenward may set this header: `X-Anonymous-Consumer`, and whatever begins with `X-Consumer-` or
@@ -168,15 +172,7 @@ impl Set {
             writer.consumer(consumer);
         }
         let claims = verified.claims();
-        let mut values: [Option<&str>; CREDENTIALS.len()] = [None; CREDENTIALS.len()];
-        claims.for_each(|name, value| {
-            for (slot, (_, member)) in values.iter_mut().zip(CREDENTIALS) {
-                if member == name {
-                    *slot = Some(value);
-                }
-            }
-        });
-        for ((name, _), value) in CREDENTIALS.into_iter().zip(values) {
+        for (name, value) in CREDENTIALS.into_iter().zip(claims.all_known()) {
             if let Some(value) = value {
                 writer.claim(Name::Fixed(name), value, claims);
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::claims::{Bounds, Claims, NumericDate, Span, Strict, has_duplicates, string};
+use crate::claims::{Bounds, Claims, MEMBERS, Member, NumericDate, Span, Strict, has_duplicates, string};
 use crate::decision::Reason;
 use crate::request::{Header, is_coded, media_type};
 use crate::token::Text;
@@ -172,20 +172,16 @@ fn retry_after(headers: &[Header<'_>]) -> Option<u16> {
 }
 
 /// A JSON object that passed every check of form.
+#[derive(Default)]
 struct Document<'a> {
     text: &'a str,
     active: Option<&'a str>,
     error: Option<&'a str>,
-    exp: Option<&'a str>,
-    nbf: Option<&'a str>,
-    iat: Option<&'a str>,
-    scope: Option<&'a str>,
-    aud: Option<&'a str>,
-    iss: Option<&'a str>,
     cnf: bool,
-    token_type: Option<&'a str>,
     token_use: Option<&'a str>,
     typ: Option<&'a str>,
+    /// By [`Member`].
+    members: [Option<&'a str>; MEMBERS.len()],
 }
 
 fn document<'a>(headers: &[Header<'_>], body: &'a [u8], rules: &Rules) -> Option<Document<'a>> {
@@ -213,21 +209,7 @@ impl<'a> Visitor<'a> for Top<'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut document = Document {
-            text: self.text,
-            active: None,
-            error: None,
-            exp: None,
-            nbf: None,
-            iat: None,
-            scope: None,
-            aud: None,
-            iss: None,
-            cnf: false,
-            token_type: None,
-            token_use: None,
-            typ: None,
-        };
+        let mut document = Document { text: self.text, ..Document::default() };
         let mut names = Vec::with_capacity(16);
         while let Some(Text(name)) = map.next_key()? {
             let value: &'a RawValue = map.next_value()?;
@@ -236,17 +218,16 @@ impl<'a> Visitor<'a> for Top<'a> {
             match &*name {
                 "active" => document.active = Some(value),
                 "error" => document.error = Some(value),
-                "exp" => document.exp = Some(value),
-                "nbf" => document.nbf = Some(value),
-                "iat" => document.iat = Some(value),
-                "scope" => document.scope = Some(value),
-                "aud" => document.aud = Some(value),
-                "iss" => document.iss = Some(value),
                 "cnf" => document.cnf = true,
-                "token_type" => document.token_type = Some(value),
                 "token_use" => document.token_use = Some(value),
                 "typ" => document.typ = Some(value),
-                _ => {}
+                name => {
+                    for (slot, member) in document.members.iter_mut().zip(MEMBERS) {
+                        if member == name {
+                            *slot = Some(value);
+                        }
+                    }
+                }
             }
             names.push(name);
         }
@@ -290,25 +271,34 @@ impl Document<'_> {
     }
 
     fn claims(&self, rules: &Rules) -> Option<Claims> {
-        let span = |value: Option<&str>| match value {
-            Some(value) => Span::of(value, self.text).map(Some),
-            None => Some(None),
-        };
+        let mut members = [Span::default(); MEMBERS.len()];
+        for (span, value) in members.iter_mut().zip(self.members) {
+            if let Some(value) = value {
+                *span = Span::of(value, self.text)?;
+            }
+        }
         Some(Claims {
-            bounds: Bounds { exp: date(self.exp, rules)?, nbf: date(self.nbf, rules)?, not_bearer: self.is_marked() },
-            iat: date(self.iat, rules)?,
-            scope: span(self.scope)?,
-            aud: span(self.aud)?,
-            iss: span(self.iss)?,
+            bounds: Bounds {
+                exp: date(self.member(Member::Exp), rules)?,
+                nbf: date(self.member(Member::Nbf), rules)?,
+                not_bearer: self.is_marked(),
+            },
+            iat: date(self.member(Member::Iat), rules)?,
+            members,
             json: self.text.into(),
         })
     }
 
+    fn member(&self, member: Member) -> Option<&str> {
+        self.members.get(member as usize).copied().flatten()
+    }
+
     /// Whether it is bound to a key, or says that it is no access token.
     fn is_marked(&self) -> bool {
+        let token_type = self.member(Member::TokenType);
         self.cnf
-            || self.token_type.is_some_and(|value| is_word(value, &["dpop"]))
-            || [self.token_type, self.token_use, self.typ].into_iter().flatten().any(|v| is_word(v, OTHER_TOKENS))
+            || token_type.is_some_and(|value| is_word(value, &["dpop"]))
+            || [token_type, self.token_use, self.typ].into_iter().flatten().any(|v| is_word(v, OTHER_TOKENS))
     }
 
     fn is_unsupported_token_type(&self) -> bool {

@@ -11,7 +11,7 @@ use super::report::clipped;
 use crate::checks::Requirements;
 use crate::consumer::ConsumerBy;
 use crate::decision::{FailureClass, Reason};
-use crate::headers::{ArrayFormat, CREDENTIALS, ClaimHeader, HeaderEncoding, Writing, fold};
+use crate::headers::{ArrayFormat, ClaimHeader, HeaderEncoding, Writing, credentials, fold};
 use crate::token::Places;
 
 /// How requests of a route are decided: where a token may be, what is required of it, who stands in when there is none, and
@@ -149,7 +149,7 @@ impl Rules {
         let Some(elements) = reader.elements(node, path, "names of claims") else { return };
         let mut claims: Vec<ClaimHeader> = Vec::with_capacity(elements.len());
         let mut taken: Vec<(String, String)> =
-            CREDENTIALS.iter().map(|(name, claim)| (fold(name), format!("claim `{claim}`"))).collect();
+            credentials().map(|(name, claim)| (fold(name), format!("claim `{claim}`"))).collect();
         for (path, element) in elements {
             let entry = element.text().unwrap_or_default();
             let Some(header) = ClaimHeader::parse(entry, reader.is_kong()) else {
