@@ -546,7 +546,7 @@ mod tests {
         let set = &computed(&claims_with_scope, 1, 1).grant.set;
         let lines = set.iter(Some(&claims_with_scope)).count();
         // Three lines, of which one has a value of its own.
-        assert!(lines == 3 && set.heap() >= lines * 24 + "1.5".len() + 16, "{}", set.heap());
+        assert!(lines == 3 && set.heap() >= lines * 12 + "1.5".len() + 16, "{}", set.heap());
         let grant = Arc::clone(&first.grant);
         pools.keep(&key(1), claims, first);
         assert!(Arc::ptr_eq(&of(&mut pools, 1, 1).unwrap(), &grant));

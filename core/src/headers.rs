@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use smallvec::SmallVec;
+
 use crate::checks::Verified;
 use crate::claims::{Claims, MEMBERS, Span, for_each_element, segments, string};
 use crate::consumer::{Consumer, Identity};
@@ -129,33 +131,63 @@ pub(crate) struct Writing {
     pub(crate) custom: Arc<[ClaimHeader]>,
 }
 
-/// The headers that are set for one answer under one policy: computed once, shared by later hits.
+/// The headers that are set for one answer under one policy: computed once, shared by later hits, and small, since every remembered
+/// answer has one.
 #[derive(Debug)]
 pub(crate) struct Set {
     custom: Arc<[ClaimHeader]>,
     lines: Box<[Line]>,
+    /// Values that are no part of the claims' own text.
+    own: Box<[Box<str>]>,
     /// Values that were too long and left out.
     pub(crate) left_out: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Line {
     name: Name,
     value: LineValue,
 }
 
+/// An index into [`FIXED`], or behind that into the custom claims.
 #[derive(Clone, Copy, Debug)]
-enum Name {
-    Fixed(&'static str),
-    /// An index into `custom`.
-    Custom(u16),
-}
+struct Name(u16);
 
+/// Every name that is not a custom claim's.
+const FIXED: [&str; 4 + CREDENTIALS.len()] = [
+    CONSUMER_ID,
+    CONSUMER_CUSTOM_ID,
+    CONSUMER_USERNAME,
+    ANONYMOUS,
+    CREDENTIALS[0],
+    CREDENTIALS[1],
+    CREDENTIALS[2],
+    CREDENTIALS[3],
+    CREDENTIALS[4],
+    CREDENTIALS[5],
+    CREDENTIALS[6],
+    CREDENTIALS[7],
+    CREDENTIALS[8],
+    CREDENTIALS[9],
+    CREDENTIALS[10],
+];
+const ID: Name = Name(0);
+const CUSTOM_ID: Name = Name(1);
+const USERNAME: Name = Name(2);
+const IS_ANONYMOUS: Name = Name(3);
+/// The first of the credentials, and the first of the custom claims.
+const FIRST_CREDENTIAL: u16 = 4;
+#[allow(clippy::cast_possible_truncation, reason = "fifteen")]
+const FIRST_CUSTOM: u16 = FIXED.len() as u16;
+
+#[derive(Clone, Copy)]
 enum LineValue {
     /// A part of the claims' own text: most values are there as they are.
     Claims(Span),
-    Own(Box<str>),
-    Is(&'static str),
+    /// An index into `own`.
+    Own(u32),
+    True,
+    False,
 }
 
 impl fmt::Debug for LineValue {
@@ -167,19 +199,19 @@ impl fmt::Debug for LineValue {
 impl Set {
     /// For a token that passed its checks.
     pub(crate) fn of_token(verified: Verified<'_>, identity: &Identity, writing: &Writing, limit: usize) -> Self {
-        let mut writer = Writer { writing, limit, lines: Vec::with_capacity(12), left_out: 0 };
+        let mut writer = Writer::new(writing, limit);
         if let Some(consumer) = identity.consumer() {
             writer.consumer(consumer);
         }
         let claims = verified.claims();
-        for (name, value) in CREDENTIALS.into_iter().zip(claims.all_known()) {
+        for (name, value) in (FIRST_CREDENTIAL..).zip(claims.all_known()) {
             if let Some(value) = value {
-                writer.claim(Name::Fixed(name), value, claims);
+                writer.claim(Name(name), value, claims);
             }
         }
-        for (at, custom) in (0..u16::MAX).zip(writing.custom.iter()) {
+        for (name, custom) in (FIRST_CUSTOM..u16::MAX).zip(writing.custom.iter()) {
             if let Some(value) = claims.at(&custom.path) {
-                writer.claim(Name::Custom(at), value, claims);
+                writer.claim(Name(name), value, claims);
             }
         }
         writer.finish()
@@ -187,72 +219,83 @@ impl Set {
 
     /// For the anonymous consumer: nothing about any credential.
     pub(crate) fn of_anonymous(consumer: &Consumer, writing: &Writing, limit: usize) -> Self {
-        let mut writer = Writer { writing, limit, lines: Vec::with_capacity(4), left_out: 0 };
+        let mut writer = Writer::new(writing, limit);
         writer.consumer(consumer);
-        writer.lines.push(Line { name: Name::Fixed(ANONYMOUS), value: LineValue::Is("true") });
+        writer.lines.push(Line { name: IS_ANONYMOUS, value: LineValue::True });
         writer.finish()
     }
 
     pub(crate) fn iter<'a>(&'a self, claims: Option<&'a Claims>) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.lines.iter().map(move |line| {
-            let name = match line.name {
-                Name::Fixed(name) => name,
-                Name::Custom(at) => self.custom.get(usize::from(at)).map_or("", |custom| &custom.name),
-            };
-            let value = match &line.value {
+            let at = usize::from(line.name.0);
+            let custom = || self.custom.get(at.saturating_sub(FIXED.len())).map(|custom| &*custom.name);
+            let name = FIXED.get(at).copied().or_else(custom).unwrap_or_default();
+            let value = match line.value {
                 LineValue::Claims(span) => claims.map_or("", |claims| span.text(&claims.json)),
-                LineValue::Own(text) => text,
-                LineValue::Is(text) => text,
+                LineValue::Own(at) => self.own.get(at as usize).map_or("", |text| text),
+                LineValue::True => "true",
+                LineValue::False => "false",
             };
             (name, value)
         })
     }
 
-    /// Bytes held on the heap, as the allocator is asked for them.
+    /// Bytes held on the heap, with what the allocator adds.
     pub(crate) fn heap(&self) -> usize {
-        let own = self.lines.iter().map(|line| match &line.value {
-            LineValue::Own(text) => text.len() + 16,
-            _ => 0,
-        });
-        size_of_val(&*self.lines) + own.sum::<usize>()
+        let own: usize = self.own.iter().map(|text| size_of::<Box<str>>() + text.len() + ALLOCATION).sum();
+        size_of_val(&*self.lines) + own
     }
 }
+
+/// What an allocation takes beside its bytes: its own length, and rounding up.
+pub(crate) const ALLOCATION: usize = 16;
 
 struct Writer<'w> {
     writing: &'w Writing,
     limit: usize,
-    lines: Vec<Line>,
+    lines: SmallVec<[Line; 24]>,
+    own: SmallVec<[Box<str>; 8]>,
     left_out: u32,
 }
 
-impl Writer<'_> {
+/// A value on its way into a line.
+enum Value<'v> {
+    /// A part of the claims' own text.
+    Part(&'v str),
+    Own(Cow<'v, str>),
+    Is(bool),
+}
+
+impl<'w> Writer<'w> {
+    fn new(writing: &'w Writing, limit: usize) -> Self {
+        Self { writing, limit, lines: SmallVec::new(), own: SmallVec::new(), left_out: 0 }
+    }
+
     fn consumer(&mut self, consumer: &Consumer) {
-        for (name, value) in [
-            (CONSUMER_ID, Some(&*consumer.id)),
-            (CONSUMER_CUSTOM_ID, consumer.custom_id()),
-            (CONSUMER_USERNAME, consumer.username()),
-        ] {
+        for (name, value) in
+            [(ID, Some(&*consumer.id)), (CUSTOM_ID, consumer.custom_id()), (USERNAME, consumer.username())]
+        {
             if let Some(value) = value {
-                let encoded = encode_text(value, self.writing.header_encoding).into_owned();
-                self.line(Name::Fixed(name), LineValue::Own(encoded.into()), None);
+                self.line(name, Value::Own(encode_text(value, self.writing.header_encoding)), "");
             }
         }
     }
 
     fn claim(&mut self, name: Name, json: &str, claims: &Claims) {
+        let whole = &claims.json;
         if json.starts_with('[') {
             match self.writing.array_format {
                 ArrayFormat::Repeat if is_array_of_scalars(json) => {
                     for_each_element(json, |element| {
-                        if let Some(value) = self.scalar(element, claims) {
-                            self.line(name, value, Some(claims));
+                        if let Some(value) = scalar(element, self.writing.header_encoding) {
+                            self.line(name, value, whole);
                         }
                     });
                     return;
                 }
                 ArrayFormat::Comma => {
                     if let Some(joined) = comma_separated(json) {
-                        self.line(name, LineValue::Own(joined.into()), None);
+                        self.line(name, Value::Own(joined.into()), whole);
                         return;
                     }
                 }
@@ -260,54 +303,78 @@ impl Writer<'_> {
             }
         }
         if json.starts_with(['[', '{']) {
-            self.line(name, LineValue::Own(compact(json).into()), None);
-        } else if let Some(value) = self.scalar(json, claims) {
-            self.line(name, value, Some(claims));
+            self.line(name, Value::Own(compact(json).into()), whole);
+        } else if let Some(value) = scalar(json, self.writing.header_encoding) {
+            self.line(name, value, whole);
         }
     }
 
-    /// None for what counts as absent: `null` and the empty string.
-    fn scalar(&self, json: &str, claims: &Claims) -> Option<LineValue> {
-        match json.as_bytes().first()? {
-            b'n' => None,
-            b't' => Some(LineValue::Is("true")),
-            b'f' => Some(LineValue::Is("false")),
-            b'"' => {
-                let text = string(json).filter(|text| !text.is_empty())?;
-                match (encode_text(&text, self.writing.header_encoding), &text) {
-                    (Cow::Borrowed(_), Cow::Borrowed(text)) => Some(part_of(text, claims)),
-                    (encoded, _) => Some(LineValue::Own(encoded.into())),
+    /// `whole` is the text that a part is a part of.
+    fn line(&mut self, name: Name, value: Value<'_>, whole: &str) {
+        let length = match &value {
+            Value::Part(text) => text.len(),
+            Value::Own(text) => text.len(),
+            Value::Is(is) => {
+                if *is {
+                    4
+                } else {
+                    5
                 }
             }
-            _ if json.contains(['.', 'e', 'E']) => {
-                // `Display` of a float is the shortest decimal that reads back as it, without exponent.
-                let number: f64 = json.parse().ok()?;
-                Some(LineValue::Own(number.to_string().into()))
-            }
-            _ => Some(part_of(json, claims)),
-        }
-    }
-
-    fn line(&mut self, name: Name, value: LineValue, claims: Option<&Claims>) {
-        let length = match &value {
-            LineValue::Claims(span) => claims.map_or(0, |claims| span.text(&claims.json).len()),
-            LineValue::Own(text) => text.len(),
-            LineValue::Is(text) => text.len(),
         };
         if length > self.limit {
             self.left_out = self.left_out.saturating_add(1);
-        } else {
-            self.lines.push(Line { name, value });
+            return;
         }
+        let value = match value {
+            Value::Is(true) => LineValue::True,
+            Value::Is(false) => LineValue::False,
+            Value::Part(text) => match Span::of(text, whole) {
+                Some(span) => LineValue::Claims(span),
+                None => self.own(text.into()),
+            },
+            Value::Own(text) => self.own(text.into()),
+        };
+        self.lines.push(Line { name, value });
+    }
+
+    fn own(&mut self, text: Box<str>) -> LineValue {
+        let at = u32::try_from(self.own.len()).unwrap_or(u32::MAX);
+        self.own.push(text);
+        LineValue::Own(at)
     }
 
     fn finish(self) -> Set {
-        Set { custom: Arc::clone(&self.writing.custom), lines: self.lines.into(), left_out: self.left_out }
+        Set {
+            custom: Arc::clone(&self.writing.custom),
+            lines: self.lines.as_slice().into(),
+            own: self.own.into_vec().into(),
+            left_out: self.left_out,
+        }
     }
 }
 
-fn part_of(text: &str, claims: &Claims) -> LineValue {
-    Span::of(text, &claims.json).map_or_else(|| LineValue::Own(text.into()), LineValue::Claims)
+/// None for what counts as absent: `null` and the empty string.
+fn scalar(json: &str, encoding: HeaderEncoding) -> Option<Value<'_>> {
+    match json.as_bytes().first()? {
+        b'n' => None,
+        b't' => Some(Value::Is(true)),
+        b'f' => Some(Value::Is(false)),
+        b'"' => match string(json)? {
+            Cow::Borrowed("") => None,
+            Cow::Borrowed(text) => match encode_text(text, encoding) {
+                Cow::Borrowed(text) => Some(Value::Part(text)),
+                encoded @ Cow::Owned(_) => Some(Value::Own(encoded)),
+            },
+            Cow::Owned(text) => Some(Value::Own(encode_text(&text, encoding).into_owned().into())),
+        },
+        _ if json.contains(['.', 'e', 'E']) => {
+            // `Display` of a float is the shortest decimal that reads back as it, without exponent.
+            let number: f64 = json.parse().ok()?;
+            Some(Value::Own(number.to_string().into()))
+        }
+        _ => Some(Value::Part(json)),
+    }
 }
 
 fn is_array_of_scalars(json: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -48,31 +49,14 @@ impl fmt::Debug for Question {
 ///
 /// It holds the token and our credentials: `Debug` shows none of it, and it is wiped when dropped.
 pub struct Outbound {
-    url: Zeroizing<String>,
-    headers: Vec<(Box<str>, Zeroizing<String>)>,
+    endpoint: Arc<Endpoint>,
+    about: Option<About>,
     body: Zeroizing<String>,
     pub(crate) time_left: Duration,
 }
 
 impl Outbound {
-    pub(crate) fn new(endpoint: &Endpoint, question: &Question, time_left: Duration) -> Self {
-        let mut headers: Vec<(Box<str>, Zeroizing<String>)> = Vec::with_capacity(4 + endpoint.headers.len());
-        let mut header = |name: &str, value: &str| headers.push((name.into(), Zeroizing::new(value.to_owned())));
-        if let Some(authorization) = &endpoint.authorization {
-            header("Authorization", authorization.expose());
-        }
-        header("Content-Type", "application/x-www-form-urlencoded");
-        header("Accept", "application/json");
-        header("Accept-Encoding", "identity");
-        if let Some(about) = &question.about {
-            if let Some(path) = &about.path {
-                header(REQUEST_PATH, path);
-            }
-            header(REQUEST_METHOD, &about.method);
-        }
-        for (name, value) in &endpoint.headers {
-            header(name, value.expose());
-        }
+    pub(crate) fn new(endpoint: &Arc<Endpoint>, question: &Question, time_left: Duration) -> Self {
         let mut body = Zeroizing::new(String::with_capacity(form_length(endpoint, question)));
         parameter(&mut body, "token", question.token());
         if let Some(hint) = &endpoint.token_type_hint {
@@ -81,7 +65,7 @@ impl Outbound {
         for (name, value) in &endpoint.params {
             parameter(&mut body, name, value.expose().as_bytes());
         }
-        Self { url: Zeroizing::new(endpoint.url.expose().to_owned()), headers, body, time_left }
+        Self { endpoint: Arc::clone(endpoint), about: question.about.clone(), body, time_left }
     }
 
     /// `POST`.
@@ -93,12 +77,25 @@ impl Outbound {
     /// The endpoint's URL, normalized by the WHATWG rules.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        self.endpoint.url.expose()
     }
 
     /// The header fields but for `Host` and `Content-Length`, which are the transport's.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.headers.iter().map(|(name, value)| (&**name, value.as_str()))
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let authorization = self.endpoint.authorization.as_ref().map(|value| ("Authorization", value.expose()));
+        let path = self.about.as_ref().and_then(|about| about.path.as_deref()).map(|path| (REQUEST_PATH, path));
+        let method = self.about.as_ref().map(|about| (REQUEST_METHOD, &*about.method));
+        let custom = self.endpoint.headers.iter().map(|(name, value)| (&**name, value.expose()));
+        authorization
+            .into_iter()
+            .chain([
+                ("Content-Type", "application/x-www-form-urlencoded"),
+                ("Accept", "application/json"),
+                ("Accept-Encoding", "identity"),
+            ])
+            .chain(path)
+            .chain(method)
+            .chain(custom)
     }
 
     /// The form.

@@ -1,10 +1,12 @@
 //! Reading the authorization server's answer (RFC 7662 §2.2, §2.3): nothing is taken for a "yes" that is not exactly one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::claims::{Bounds, Claims, MEMBERS, Member, NumericDate, Span, Strict, has_duplicates, string};
 use crate::decision::Reason;
@@ -210,7 +212,7 @@ impl<'a> Visitor<'a> for Top<'a> {
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut document = Document { text: self.text, ..Document::default() };
-        let mut names = Vec::with_capacity(16);
+        let mut names: SmallVec<[Cow<'a, str>; 16]> = SmallVec::new();
         while let Some(Text(name)) = map.next_key()? {
             let value: &'a RawValue = map.next_value()?;
             let value = value.get();
