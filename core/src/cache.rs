@@ -231,7 +231,7 @@ impl Pools {
     ) {
         self.remove(&key);
         if let Introspection::Active(claims) = answer
-            && end(claims.bounds.exp, settings) <= asked.wall
+            && end(claims.bounds.exp(), settings) <= asked.wall
         {
             return; // it was over before it came
         }
@@ -243,7 +243,7 @@ impl Pools {
                     let entry = Positive {
                         claims: Arc::clone(claims),
                         asked,
-                        exp: claims.bounds.exp,
+                        exp: claims.bounds.exp(),
                         computed: SmallVec::new(),
                         bytes,
                         family,
@@ -416,7 +416,7 @@ impl Pools {
 pub(crate) fn is_fresh(answer: &Introspection, asked: Now, now: Now, settings: &Settings) -> bool {
     match answer {
         Introspection::Inactive => true,
-        Introspection::Active(claims) => is_of_use(claims.bounds.exp, asked, now, settings),
+        Introspection::Active(claims) => is_of_use(claims.bounds.exp(), asked, now, settings),
     }
 }
 
@@ -539,14 +539,14 @@ mod tests {
         let first = computed(claims, 1, 1);
         let each = COMPUTED_BYTES + first.grant.set.heap();
         assert_eq!(first.grant.set.heap(), 0, "this answer sets nothing");
-        let Introspection::Active(claims_with_scope) = answer_of(r#"{"active":true,"scope":"a","exp":1.50,"iat":2}"#)
-        else {
+        let Introspection::Active(other) = answer_of(r#"{"active":true,"scope":["a"],"exp":1.50,"iat":2}"#) else {
             panic!()
         };
-        let set = &computed(&claims_with_scope, 1, 1).grant.set;
-        let lines = set.iter(Some(&claims_with_scope)).count();
-        // Three lines, of which one has a value of its own.
-        assert!(lines == 3 && set.heap() >= lines * 12 + "1.5".len() + 16, "{}", set.heap());
+        let set = &computed(&other, 1, 1).grant.set;
+        let values: Vec<_> = set.iter(Some(&other), None).map(|(_, value)| value).collect();
+        assert_eq!(values, [r#"["a"]"#, "1.5", "2"]);
+        // Two of the values are no part of the answer's text.
+        assert!(set.heap() >= 2 * (12 + 16 + 3 + crate::headers::ALLOCATION), "{}", set.heap());
         let grant = Arc::clone(&first.grant);
         pools.keep(&key(1), claims, first);
         assert!(Arc::ptr_eq(&of(&mut pools, 1, 1).unwrap(), &grant));

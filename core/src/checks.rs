@@ -46,7 +46,7 @@ impl Claims {
 
 /// RFC 7519 §4.1.4: the current time must be before `exp`.
 fn not_expired(bounds: &Bounds, wall: i64, leeway: i64) -> Result<(), Reason> {
-    match bounds.exp {
+    match bounds.exp() {
         Some(exp) if exp.0.saturating_add(leeway) <= wall => Err(Reason::TokenExpired),
         _ => Ok(()),
     }
@@ -54,7 +54,7 @@ fn not_expired(bounds: &Bounds, wall: i64, leeway: i64) -> Result<(), Reason> {
 
 /// RFC 7519 §4.1.5: the current time must be after or equal to `nbf`.
 fn valid_already(bounds: &Bounds, wall: i64, leeway: i64) -> Result<(), Reason> {
-    match bounds.nbf {
+    match bounds.nbf() {
         Some(nbf) if nbf.0.saturating_sub(leeway) > wall => Err(Reason::TokenNotYetValid),
         _ => Ok(()),
     }

@@ -42,10 +42,27 @@ pub(crate) const MEMBERS: [&str; 11] =
 /// What every decision looks at. A hit finds a copy of it where it has to look anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    pub(crate) exp: Option<NumericDate>,
-    pub(crate) nbf: Option<NumericDate>,
+    exp: i64,
+    nbf: i64,
+    has_exp: bool,
+    has_nbf: bool,
     /// A `cnf` member, or the mark of a DPoP-bound, refresh or ID token.
     pub(crate) not_bearer: bool,
+}
+
+impl Bounds {
+    pub(crate) fn new(exp: Option<NumericDate>, nbf: Option<NumericDate>, not_bearer: bool) -> Self {
+        let (has_exp, has_nbf) = (exp.is_some(), nbf.is_some());
+        Self { exp: exp.map_or(0, |exp| exp.0), nbf: nbf.map_or(0, |nbf| nbf.0), has_exp, has_nbf, not_bearer }
+    }
+
+    pub(crate) fn exp(&self) -> Option<NumericDate> {
+        self.has_exp.then_some(NumericDate(self.exp))
+    }
+
+    pub(crate) fn nbf(&self) -> Option<NumericDate> {
+        self.has_nbf.then_some(NumericDate(self.nbf))
+    }
 }
 
 /// Where a value stands in the reply's text.
@@ -101,13 +118,13 @@ impl Claims {
     /// When the token expires (`exp`), if the reply says so.
     #[must_use]
     pub fn exp(&self) -> Option<NumericDate> {
-        self.bounds.exp
+        self.bounds.exp()
     }
 
     /// Before when the token must not be used (`nbf`), if the reply says so.
     #[must_use]
     pub fn nbf(&self) -> Option<NumericDate> {
-        self.bounds.nbf
+        self.bounds.nbf()
     }
 
     /// When the token was issued (`iat`), if the reply says so.

@@ -294,7 +294,12 @@ impl Allow {
     /// The header edits of the upstream request.
     #[must_use]
     pub fn edits(&self) -> HeaderEdits<'_> {
-        HeaderEdits { hidden: &self.hidden, set: self.grant.as_ref().map(|grant| &grant.set), claims: self.claims() }
+        HeaderEdits {
+            hidden: &self.hidden,
+            set: self.grant.as_ref().map(|grant| &grant.set),
+            claims: self.claims(),
+            consumer: self.identity().consumer().map(|consumer| &**consumer),
+        }
     }
 
     /// The request target for the upstream, where the credential was taken out of the query.

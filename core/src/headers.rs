@@ -136,6 +136,9 @@ pub(crate) struct Writing {
 #[derive(Debug)]
 pub(crate) struct Set {
     custom: Arc<[ClaimHeader]>,
+    /// The names of [`FIXED`], a bit each, whose value is the consumer's or the claim's own text as it is: nearly all of them.
+    plain: u16,
+    /// The others, in order.
     lines: Box<[Line]>,
     /// Values that are no part of the claims' own text.
     own: Box<[Box<str>]>,
@@ -182,7 +185,7 @@ const FIRST_CUSTOM: u16 = FIXED.len() as u16;
 
 #[derive(Clone, Copy)]
 enum LineValue {
-    /// A part of the claims' own text: most values are there as they are.
+    /// A part of the claims' own text.
     Claims(Span),
     /// An index into `own`.
     Own(u32),
@@ -221,23 +224,32 @@ impl Set {
     pub(crate) fn of_anonymous(consumer: &Consumer, writing: &Writing, limit: usize) -> Self {
         let mut writer = Writer::new(writing, limit);
         writer.consumer(consumer);
-        writer.lines.push(Line { name: IS_ANONYMOUS, value: LineValue::True });
+        writer.plain |= IS_ANONYMOUS.bit();
         writer.finish()
     }
 
-    pub(crate) fn iter<'a>(&'a self, claims: Option<&'a Claims>) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.lines.iter().map(move |line| {
-            let at = usize::from(line.name.0);
-            let custom = || self.custom.get(at.saturating_sub(FIXED.len())).map(|custom| &*custom.name);
-            let name = FIXED.get(at).copied().or_else(custom).unwrap_or_default();
-            let value = match line.value {
-                LineValue::Claims(span) => claims.map_or("", |claims| span.text(&claims.json)),
-                LineValue::Own(at) => self.own.get(at as usize).map_or("", |text| text),
-                LineValue::True => "true",
-                LineValue::False => "false",
-            };
-            (name, value)
-        })
+    pub(crate) fn iter<'a>(
+        &'a self,
+        claims: Option<&'a Claims>,
+        consumer: Option<&'a Consumer>,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let line = move |line: &'a Line| match line.value {
+            LineValue::Claims(span) => claims.map_or("", |claims| span.text(&claims.json)),
+            LineValue::Own(at) => self.own.get(at as usize).map_or("", |text| text),
+            LineValue::True => "true",
+            LineValue::False => "false",
+        };
+        let fixed = (0..).zip(FIXED).flat_map(move |(at, name)| {
+            let is_plain = self.plain & Name(at).bit() != 0;
+            let plain = is_plain.then(|| plain(Name(at), claims, consumer)).flatten();
+            let lines = self.lines.iter().filter(move |line| line.name.0 == at).map(line);
+            plain.into_iter().chain(lines).map(move |value| (name, value))
+        });
+        let custom = self.lines.iter().filter_map(move |one| {
+            let custom = self.custom.get(usize::from(one.name.0.checked_sub(FIRST_CUSTOM)?))?;
+            Some((&*custom.name, line(one)))
+        });
+        fixed.chain(custom)
     }
 
     /// Bytes held on the heap, with what the allocator adds.
@@ -247,13 +259,35 @@ impl Set {
     }
 }
 
+impl Name {
+    /// Of a name of [`FIXED`].
+    fn bit(self) -> u16 {
+        1_u16.checked_shl(self.0.into()).unwrap_or(0)
+    }
+}
+
+/// A value that is there as it is.
+fn plain<'a>(name: Name, claims: Option<&'a Claims>, consumer: Option<&'a Consumer>) -> Option<&'a str> {
+    match name.0 {
+        0 => consumer.map(Consumer::id),
+        1 => consumer?.custom_id(),
+        2 => consumer?.username(),
+        3 => Some("true"),
+        at => {
+            let json = claims?.all_known().nth(usize::from(at - FIRST_CREDENTIAL))??;
+            Some(json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or(json))
+        }
+    }
+}
+
 /// What an allocation takes beside its bytes: its own length, and rounding up.
 pub(crate) const ALLOCATION: usize = 16;
 
 struct Writer<'w> {
     writing: &'w Writing,
     limit: usize,
-    lines: SmallVec<[Line; 24]>,
+    plain: u16,
+    lines: SmallVec<[Line; 8]>,
     own: SmallVec<[Box<str>; 8]>,
     left_out: u32,
 }
@@ -268,15 +302,17 @@ enum Value<'v> {
 
 impl<'w> Writer<'w> {
     fn new(writing: &'w Writing, limit: usize) -> Self {
-        Self { writing, limit, lines: SmallVec::new(), own: SmallVec::new(), left_out: 0 }
+        Self { writing, limit, plain: 0, lines: SmallVec::new(), own: SmallVec::new(), left_out: 0 }
     }
 
     fn consumer(&mut self, consumer: &Consumer) {
         for (name, value) in
-            [(ID, Some(&*consumer.id)), (CUSTOM_ID, consumer.custom_id()), (USERNAME, consumer.username())]
+            [(ID, Some(consumer.id())), (CUSTOM_ID, consumer.custom_id()), (USERNAME, consumer.username())]
         {
-            if let Some(value) = value {
-                self.line(name, Value::Own(encode_text(value, self.writing.header_encoding)), "");
+            match value.map(|value| encode_text(value, self.writing.header_encoding)) {
+                Some(Cow::Borrowed(value)) if value.len() <= self.limit => self.plain |= name.bit(),
+                Some(value) => self.line(name, Value::Own(value), ""),
+                None => {}
             }
         }
     }
@@ -304,8 +340,12 @@ impl<'w> Writer<'w> {
         }
         if json.starts_with(['[', '{']) {
             self.line(name, Value::Own(compact(json).into()), whole);
-        } else if let Some(value) = scalar(json, self.writing.header_encoding) {
-            self.line(name, value, whole);
+            return;
+        }
+        match scalar(json, self.writing.header_encoding) {
+            Some(Value::Part(text)) if name.0 < FIRST_CUSTOM && text.len() <= self.limit => self.plain |= name.bit(),
+            Some(value) => self.line(name, value, whole),
+            None => {}
         }
     }
 
@@ -347,6 +387,7 @@ impl<'w> Writer<'w> {
     fn finish(self) -> Set {
         Set {
             custom: Arc::clone(&self.writing.custom),
+            plain: self.plain,
             lines: self.lines.as_slice().into(),
             own: self.own.into_vec().into(),
             left_out: self.left_out,
@@ -495,6 +536,7 @@ pub struct HeaderEdits<'a> {
     pub(crate) hidden: &'a Hidden,
     pub(crate) set: Option<&'a Set>,
     pub(crate) claims: Option<&'a Claims>,
+    pub(crate) consumer: Option<&'a Consumer>,
 }
 
 impl<'a> HeaderEdits<'a> {
@@ -507,8 +549,8 @@ impl<'a> HeaderEdits<'a> {
 
     /// Lines to add, name and value. A name can come more than once (`array_format: "repeat"`).
     pub fn set(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let claims = self.claims;
-        self.set.into_iter().flat_map(move |set| set.iter(claims))
+        let (claims, consumer) = (self.claims, self.consumer);
+        self.set.into_iter().flat_map(move |set| set.iter(claims, consumer))
     }
 }
 

@@ -280,11 +280,11 @@ impl Document<'_> {
             }
         }
         Some(Claims {
-            bounds: Bounds {
-                exp: date(self.member(Member::Exp), rules)?,
-                nbf: date(self.member(Member::Nbf), rules)?,
-                not_bearer: self.is_marked(),
-            },
+            bounds: Bounds::new(
+                date(self.member(Member::Exp), rules)?,
+                date(self.member(Member::Nbf), rules)?,
+                self.is_marked(),
+            ),
             iat: date(self.member(Member::Iat), rules)?,
             members,
             json: self.text.into(),
