@@ -146,6 +146,13 @@ pub(crate) enum Hit {
     Inactive,
 }
 
+impl Hit {
+    /// Whether it is a positive one.
+    pub(crate) fn is_active(&self) -> bool {
+        !matches!(self, Self::Inactive)
+    }
+}
+
 /// How many ways of making edits are kept for one answer. Policies that differ in nothing that edits depend on share one.
 const COMPUTED: usize = 4;
 /// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator.

@@ -261,7 +261,7 @@ impl Introspector {
     /// The refusal for a defect: what a binding gives where it caught a panic, or cannot go on. `head`: the request is HEAD.
     pub fn internal(&self, head: bool) -> Decision {
         let decision = Decision::Deny(Deny { head, ..Deny::internal() });
-        self.inner.stats.decided(0, &decision);
+        self.inner.stats.decided(0, &decision, false);
         decision
     }
 
@@ -277,7 +277,7 @@ impl Introspector {
         let head = request.method == b"HEAD";
         let inner = &*self.inner;
         let fields = Fields::scan(request, kong);
-        let asked = |key, source| Asked { state, policy, key, head, source, now };
+        let asked = |key, source| Asked { state, policy, key, head, source, now, is_hit: false };
 
         if !rules.run_on_preflight && is_preflight(request, kong) {
             let hidden = Hidden::of(request, fields, None, rules.hide);
@@ -305,7 +305,8 @@ impl Introspector {
         if state.config.settings.cache
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
-            return inner.conclude(&asked(Some(&key), Source::Cache), hit, hidden);
+            let asked = Asked { is_hit: hit.is_active(), ..asked(Some(&key), Source::Cache) };
+            return inner.conclude(&asked, hit, hidden);
         }
         if found.unchecked && !token::is_b64token(token) {
             let denial = Denial { malformed: Some(Malformed::Header), ..Denial::from(Reason::RequestMalformed) };
@@ -453,6 +454,8 @@ struct Asked<'a> {
     head: bool,
     source: Source,
     now: Now,
+    /// A remembered positive answer: the cache has counted it, as allowed.
+    is_hit: bool,
 }
 
 impl Asked<'_> {
@@ -548,7 +551,7 @@ impl Inner {
     }
 
     fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
-        self.stats.decided(asked.shard(), &decision);
+        self.stats.decided(asked.shard(), &decision, asked.is_hit);
         if let Decision::Deny(deny) = &decision
             && self.wants(Level::Debug)
         {
@@ -643,7 +646,11 @@ impl Context {
             start().map_or(Boarding::Full, Boarding::Started)
         };
         match boarding {
-            Boarding::Hit(hit) => self.conclude(hit, source, now),
+            Boarding::Hit(hit) => {
+                let Self { inner, state, policy, key, hidden, head, .. } = self;
+                let (key, is_hit) = (Some(&key), hit.is_active());
+                inner.conclude(&Asked { state: &state, policy: &policy, key, head, source, now, is_hit }, hit, hidden)
+            }
             Boarding::Joined(flight, ticket) => {
                 count(&inner.stats.waits);
                 self.wait(flight, ticket)
@@ -678,12 +685,20 @@ impl Context {
 
     fn conclude(self, answer: Hit, source: Source, now: Now) -> Step {
         let Self { inner, state, policy, key, hidden, head, .. } = self;
-        inner.conclude(&Asked { state: &state, policy: &policy, key: Some(&key), head, source, now }, answer, hidden)
+        inner.conclude(
+            &Asked { state: &state, policy: &policy, key: Some(&key), head, source, now, is_hit: false },
+            answer,
+            hidden,
+        )
     }
 
     fn refuse(self, denial: Denial, source: Source, now: Now) -> Step {
         let Self { inner, state, policy, key, hidden, head, .. } = self;
-        inner.refuse(&Asked { state: &state, policy: &policy, key: Some(&key), head, source, now }, denial, hidden)
+        inner.refuse(
+            &Asked { state: &state, policy: &policy, key: Some(&key), head, source, now, is_hit: false },
+            denial,
+            hidden,
+        )
     }
 
     /// The flight came to its end without anybody left who asks or waits.

@@ -18,7 +18,9 @@ const STRIPES: usize = 16;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
+    /// Without hits.
     allowed: AtomicU64,
+    hits_denied: AtomicU64,
     denied: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -45,11 +47,19 @@ impl Stats {
         self.stripes.get(shard % STRIPES).unwrap_or(first)
     }
 
-    pub(crate) fn decided(&self, shard: usize, decision: &Decision) {
-        let stripe = self.stripe(shard);
+    /// `is_hit`: a remembered positive answer, which the cache has counted. Nearly all of these are allowed, so those that are not are
+    /// what is counted here.
+    pub(crate) fn decided(&self, shard: usize, decision: &Decision, is_hit: bool) {
         match decision {
-            Decision::Allow(_) => count(&stripe.allowed),
-            Decision::Deny(deny) => stripe.denied.get(deny.reason.index()).into_iter().for_each(count),
+            Decision::Allow(_) if is_hit => {}
+            Decision::Allow(_) => count(&self.stripe(shard).allowed),
+            Decision::Deny(deny) => {
+                let stripe = self.stripe(shard);
+                stripe.denied.get(deny.reason.index()).into_iter().for_each(count);
+                if is_hit {
+                    count(&stripe.hits_denied);
+                }
+            }
         }
     }
 
@@ -61,6 +71,7 @@ impl Stats {
         self.latency_sum.fetch_add(u64::try_from(micros).unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// Without what the cache has counted.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sum = |of: &dyn Fn(&Stripe) -> u64| self.stripes.iter().map(of).sum::<u64>();
@@ -71,6 +82,7 @@ impl Stats {
             values_left_out: load(&self.values_left_out),
             bodies_not_searched: load(&self.bodies_not_searched),
             allowed: sum(&|stripe| load(&stripe.allowed)),
+            hits_denied: sum(&|stripe| load(&stripe.hits_denied)),
             denied: Reason::ALL
                 .iter()
                 .map(|reason| (*reason, sum(&|stripe| stripe.denied.get(reason.index()).map_or(0, load))))
@@ -118,6 +130,8 @@ pub struct Snapshot {
     pub bytes: usize,
     /// Introspections under way.
     pub in_flight: usize,
+    /// Hits that are not to be counted as allowed.
+    pub(crate) hits_denied: u64,
 }
 
 impl Snapshot {

@@ -194,6 +194,7 @@ impl Store {
             snapshot.negative_hits += shard.pools.counts.negative_hits;
             snapshot.evictions += shard.pools.counts.evictions;
         }
+        snapshot.allowed = (snapshot.allowed + snapshot.hits).saturating_sub(snapshot.hits_denied);
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {
