@@ -14,7 +14,6 @@ use crate::config::{Settings, Sizes};
 use crate::decision::Grant;
 use crate::reply::Introspection;
 use crate::request::{Request, Target};
-use crate::store::Lookup;
 
 /// SHA-256 over a random prefix and the token. The raw token is not kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,6 +133,15 @@ struct Positive {
 struct Negative {
     asked: Now,
     family: Option<Box<Key>>,
+}
+
+/// What a look-up depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lookup<'s> {
+    pub(crate) now: Now,
+    pub(crate) settings: &'s Settings,
+    pub(crate) edits: u64,
+    pub(crate) generation: u64,
 }
 
 /// An answer found.

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::cache::{Computed, Counts, Hit, Key, KeyHasher, Keys, Pools};
+use crate::cache::{Computed, Counts, Hit, Key, KeyHasher, Keys, Lookup, Pools};
 use crate::claims::Claims;
-use crate::clock::Now;
 use crate::config::{Config, Settings, Sizes};
 use crate::flight::{Flight, Outcome, Ticket, Wakes};
 use crate::request::Request;
@@ -41,15 +40,6 @@ pub(crate) enum Boarding {
     Started(Arc<Flight>),
     /// It may not ask.
     Full,
-}
-
-/// What a look-up depends on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lookup<'s> {
-    pub(crate) now: Now,
-    pub(crate) settings: &'s Settings,
-    pub(crate) edits: u64,
-    pub(crate) generation: u64,
 }
 
 impl Store {
