@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use sha2::{Digest, Sha256};
@@ -108,11 +109,12 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// What was computed for an answer: by how a policy makes edits, and directory of consumers.
+/// What was computed for an answer: by how a policy makes edits, directory of consumers, and limit of header values.
 #[derive(Debug)]
 pub(crate) struct Computed {
     pub(crate) edits: u64,
     pub(crate) generation: u64,
+    pub(crate) header_bytes: usize,
     pub(crate) grant: Arc<Grant>,
 }
 
@@ -154,13 +156,6 @@ pub(crate) enum Hit {
     Inactive,
 }
 
-impl Hit {
-    /// Whether it is a positive one.
-    pub(crate) fn is_active(&self) -> bool {
-        !matches!(self, Self::Inactive)
-    }
-}
-
 /// How many ways of making edits are kept for one answer. Policies that differ in nothing that edits depend on share one.
 const COMPUTED: usize = 4;
 /// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator.
@@ -176,24 +171,8 @@ pub(crate) struct Pools {
     negative: LruCache<Key, Negative, KeyHasher>,
     sizes: Sizes,
     bytes: usize,
-    /// Counters, kept here because the lock is held anyway.
-    pub(crate) counts: Counts,
-}
-
-/// What a store has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) hits: u64,
-    pub(crate) negative_hits: u64,
-    pub(crate) evictions: u64,
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.hits += other.hits;
-        self.negative_hits += other.negative_hits;
-        self.evictions += other.evictions;
-    }
+    /// Shared with the store that takes this one's place: it only grows.
+    evictions: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Pools {
@@ -203,13 +182,13 @@ impl fmt::Debug for Pools {
 }
 
 impl Pools {
-    pub(crate) fn new(sizes: Sizes) -> Self {
+    pub(crate) fn new(sizes: Sizes, evictions: Arc<AtomicU64>) -> Self {
         Self {
             positive: LruCache::unbounded_with_hasher(KeyHasher::default()),
             negative: LruCache::unbounded_with_hasher(KeyHasher::default()),
             sizes,
             bytes: 0,
-            counts: Counts::default(),
+            evictions,
         }
     }
 
@@ -218,16 +197,18 @@ impl Pools {
         if let Some(entry) = self.positive.get(key) {
             if is_of_use(entry.exp, entry.asked, now, settings) {
                 let mut computed = entry.computed.iter();
-                self.counts.hits += 1;
-                return Some(match computed.find(|one| one.edits == edits && one.generation == generation) {
-                    Some(computed) => Hit::Known(Arc::clone(&computed.grant)),
-                    None => Hit::Active(Arc::clone(&entry.claims)),
-                });
+                return Some(
+                    match computed.find(|one| {
+                        one.edits == edits && one.generation == generation && one.header_bytes == settings.header_bytes
+                    }) {
+                        Some(computed) => Hit::Known(Arc::clone(&computed.grant)),
+                        None => Hit::Active(Arc::clone(&entry.claims)),
+                    },
+                );
             }
             self.remove_positive(key);
         } else if let Some(entry) = self.negative.get(key) {
             if is_alive(entry.asked, settings.negative_ttl, now) {
-                self.counts.negative_hits += 1;
                 return Some(Hit::Inactive);
             }
             self.remove_negative(key);
@@ -287,6 +268,14 @@ impl Pools {
         entry.computed.push(computed);
         let edits = entry.computed.iter().map(|computed| COMPUTED_BYTES + computed.grant.set.heap());
         let after = POSITIVE_BYTES + entry.claims.heap() + edits.sum::<usize>();
+        if after > self.sizes.max_bytes {
+            // Too large to keep with its edits: they are computed again for each request.
+            entry.computed.clear();
+            let bytes = POSITIVE_BYTES + entry.claims.heap();
+            self.bytes = self.bytes - entry.bytes + bytes;
+            entry.bytes = bytes;
+            return;
+        }
         self.bytes = self.bytes - entry.bytes + after;
         entry.bytes = after;
         self.shrink(key);
@@ -312,7 +301,7 @@ impl Pools {
 
     /// Everything that is remembered, which is no longer remembered here.
     pub(crate) fn take(&mut self) -> Self {
-        let empty = Self { counts: self.counts, ..Self::new(self.sizes) };
+        let empty = Self::new(self.sizes, Arc::clone(&self.evictions));
         std::mem::replace(self, empty)
     }
 
@@ -398,7 +387,7 @@ impl Pools {
         let evicted = self.negative.pop_lru().is_some();
         if evicted {
             self.bytes -= NEGATIVE_BYTES;
-            self.counts.evictions += 1;
+            self.evictions.fetch_add(1, Ordering::Relaxed);
         }
         evicted
     }
@@ -406,7 +395,7 @@ impl Pools {
     fn evict_positive(&mut self) -> bool {
         let Some((_, entry)) = self.positive.pop_lru() else { return false };
         self.bytes -= entry.bytes;
-        self.counts.evictions += 1;
+        self.evictions.fetch_add(1, Ordering::Relaxed);
         true
     }
 
@@ -457,8 +446,14 @@ fn is_alive(asked: Now, lifetime: i64, now: Now) -> bool {
 mod tests {
     use super::*;
 
-    fn sizes(capacity: usize, negative_capacity: usize, max_bytes: usize) -> Sizes {
-        Sizes { capacity, negative_capacity, max_bytes }
+    fn empty(capacity: usize, negative_capacity: usize, max_bytes: usize) -> Pools {
+        Pools::new(Sizes { capacity, negative_capacity, max_bytes }, Arc::default())
+    }
+
+    impl Pools {
+        fn evicted(&self) -> u64 {
+            self.evictions.load(Ordering::Relaxed)
+        }
     }
 
     fn key(n: u8) -> Key {
@@ -495,14 +490,14 @@ mod tests {
         let verified = claims.verify(&claims.bounds, &rules.requirements, 0, 0).unwrap();
         let identity = crate::consumer::Identity::Unmatched;
         let set = crate::headers::Set::of_token(verified, &identity, &rules.writing, 8192);
-        Computed { edits, generation, grant: Arc::new(Grant::of_token(claims, identity, set)) }
+        Computed { edits, generation, header_bytes: 8192, grant: Arc::new(Grant::of_token(claims, identity, set)) }
     }
 
     #[test]
     fn rejected_tokens_never_push_an_accepted_one_out() {
         let settings = Settings::default();
         let limit = 1000 + NEGATIVE_BYTES;
-        let mut pools = Pools::new(sizes(10, 10, limit));
+        let mut pools = empty(10, 10, limit);
         pools.insert(key(0), None, &active(1000), now(), &settings);
         for n in 1..100 {
             pools.insert(key(n), None, &Introspection::Inactive, now(), &settings);
@@ -512,7 +507,7 @@ mod tests {
         // An accepted one takes the room of rejected ones, and then of the one used least.
         pools.insert(key(100), None, &active(1000), now(), &settings);
         assert!(has(&mut pools, 100) && !has(&mut pools, 99) && !has(&mut pools, 0));
-        assert_eq!((pools.held(), pools.counts.evictions), ((1, 0, 1000), 100));
+        assert_eq!((pools.held(), pools.evicted()), ((1, 0, 1000), 100));
         pools.clear();
         assert_eq!(pools.held(), (0, 0, 0));
     }
@@ -520,19 +515,19 @@ mod tests {
     #[test]
     fn what_fills_the_pools_to_the_byte_fits_and_a_byte_more_does_not() {
         let settings = Settings::default();
-        let mut pools = Pools::new(sizes(10, 10, 1000));
+        let mut pools = empty(10, 10, 1000);
         pools.insert(key(1), None, &active(1001), now(), &settings);
         assert_eq!(pools.held(), (0, 0, 0));
         pools.insert(key(1), None, &active(1000), now(), &settings);
         assert_eq!(pools.held(), (1, 0, 1000));
-        let mut pools = Pools::new(sizes(10, 10, 1600));
+        let mut pools = empty(10, 10, 1600);
         pools.insert(key(1), None, &active(800), now(), &settings);
         pools.insert(key(2), None, &active(800), now(), &settings);
-        assert_eq!((pools.held(), pools.counts.evictions), ((2, 0, 1600), 0));
-        let mut pools = Pools::new(sizes(10, 10, 2 * NEGATIVE_BYTES));
+        assert_eq!((pools.held(), pools.evicted()), ((2, 0, 1600), 0));
+        let mut pools = empty(10, 10, 2 * NEGATIVE_BYTES);
         pools.insert(key(1), None, &Introspection::Inactive, now(), &settings);
         pools.insert(key(2), None, &Introspection::Inactive, now(), &settings);
-        assert_eq!((pools.held(), pools.counts.evictions), ((0, 2, 2 * NEGATIVE_BYTES), 0));
+        assert_eq!((pools.held(), pools.evicted()), ((0, 2, 2 * NEGATIVE_BYTES), 0));
     }
 
     #[test]
@@ -540,7 +535,7 @@ mod tests {
         let settings = Settings::default();
         let answer = active(1000);
         let Introspection::Active(claims) = &answer else { panic!() };
-        let mut pools = Pools::new(sizes(10, 10, 1 << 20));
+        let mut pools = empty(10, 10, 1 << 20);
         let of =
             |pools: &mut Pools, policy, generation| match pools.find(&key(1), &lookup(&settings, policy, generation)) {
                 Some(Hit::Known(grant)) => Some(grant),
@@ -588,7 +583,7 @@ mod tests {
     #[test]
     fn edits_that_take_too_much_room_push_out_the_answers_used_least() {
         let settings = Settings::default();
-        let mut pools = Pools::new(sizes(10, 10, 2000));
+        let mut pools = empty(10, 10, 2000);
         let answer = active(1000);
         let Introspection::Active(claims) = &answer else { panic!() };
         pools.insert(key(1), None, &answer, now(), &settings);
@@ -599,15 +594,37 @@ mod tests {
     }
 
     #[test]
+    fn edits_that_can_never_fit_push_nobody_out() {
+        let settings = Settings::default();
+        let mut pools = empty(10, 10, 2000);
+        let body = format!(r#"{{"active":true,"scope":[{}]}}"#, "1.50,".repeat(100).trim_end_matches(','));
+        let large = answer_of(&body);
+        let Introspection::Active(claims) = &large else { panic!() };
+        pools.insert(key(1), None, &active(500), now(), &settings);
+        pools.insert(key(2), None, &large, now(), &settings);
+        let before = pools.held();
+        let mut computed = computed(claims, 1, 1);
+        let rules = crate::config::Rules::new(crate::config::Profile::Kong);
+        let verified = claims.verify(&claims.bounds, &rules.requirements, 0, 0).unwrap();
+        let identity = crate::consumer::Identity::Unmatched;
+        let set = crate::headers::Set::of_token(verified, &identity, &rules.writing, 8192);
+        assert!(set.heap() > 2000);
+        computed.grant = Arc::new(Grant::of_token(claims, identity, set));
+        pools.keep(&key(2), claims, computed);
+        assert_eq!((pools.held(), pools.evicted()), (before, 0));
+        assert!(has(&mut pools, 1) && has(&mut pools, 2));
+    }
+
+    #[test]
     fn moved_entries_keep_their_order_of_use_and_their_bytes() {
         let settings = Settings::default();
-        let mut old = Pools::new(sizes(10, 10, 1 << 20));
+        let mut old = empty(10, 10, 1 << 20);
         for n in 1..=4 {
             old.insert(key(n), None, &active(1000), now(), &settings);
             old.insert(key(n + 10), None, &Introspection::Inactive, now(), &settings);
         }
         assert!(has(&mut old, 1) && has(&mut old, 11));
-        let mut new = Pools::new(sizes(2, 2, 1 << 20));
+        let mut new = empty(2, 2, 1 << 20);
         old.move_to(|_, put| put(&mut new));
         assert_eq!(old.held(), (0, 0, 0));
         assert_eq!(new.held(), (2, 2, 2000 + 2 * NEGATIVE_BYTES));
@@ -630,12 +647,12 @@ mod tests {
     #[test]
     fn bytes_are_counted_back_to_nothing() {
         let settings = Settings::default();
-        let mut pools = Pools::new(sizes(10, 3, 1 << 20));
+        let mut pools = empty(10, 3, 1 << 20);
         for n in 0..50 {
             pools.insert(key(n), None, &Introspection::Inactive, now(), &settings);
         }
         assert_eq!(pools.held(), (0, 3, 3 * NEGATIVE_BYTES));
-        assert_eq!(pools.counts.evictions, 47);
+        assert_eq!(pools.evicted(), 47);
         for n in 0..50 {
             pools.remove(&key(n));
         }

@@ -79,7 +79,9 @@ impl Wakes {
 
 /// A call that panics harms its own request alone: the others are woken all the same.
 fn make(call: OnReady, ready: bool) {
-    let _ = catch_unwind(AssertUnwindSafe(|| call(ready)));
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(ready))) {
+        std::mem::forget(payload); // its destructor is the host's as well, and may panic again
+    }
 }
 
 /// A place among those who wait.

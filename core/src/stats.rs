@@ -18,9 +18,11 @@ const STRIPES: usize = 16;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
-    /// Without hits.
+    /// Positive hits are counted apart.
     allowed: AtomicU64,
+    hits_allowed: AtomicU64,
     hits_denied: AtomicU64,
+    negative_hits: AtomicU64,
     denied: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -47,19 +49,18 @@ impl Stats {
         self.stripes.get(shard % STRIPES).unwrap_or(first)
     }
 
-    /// `is_hit`: a remembered positive answer, which the cache has counted. Nearly all of these are allowed, so those that are not are
-    /// what is counted here.
-    pub(crate) fn decided(&self, shard: usize, decision: &Decision, is_hit: bool) {
-        match decision {
-            Decision::Allow(_) if is_hit => {}
-            Decision::Allow(_) => count(&self.stripe(shard).allowed),
-            Decision::Deny(deny) => {
-                let stripe = self.stripe(shard);
-                stripe.denied.get(deny.reason.index()).into_iter().for_each(count);
-                if is_hit {
-                    count(&stripe.hits_denied);
-                }
-            }
+    /// `hit`: the answer was remembered, and whether it was a positive one. A hit that is allowed touches one counter.
+    pub(crate) fn decided(&self, shard: usize, decision: &Decision, hit: Option<bool>) {
+        let stripe = self.stripe(shard);
+        match (decision, hit) {
+            (Decision::Allow(_), Some(true)) => count(&stripe.hits_allowed),
+            (Decision::Allow(_), _) => count(&stripe.allowed),
+            (Decision::Deny(deny), _) => stripe.denied.get(deny.reason.index()).into_iter().for_each(count),
+        }
+        match (decision, hit) {
+            (Decision::Deny(_), Some(true)) => count(&stripe.hits_denied),
+            (_, Some(false)) => count(&stripe.negative_hits),
+            _ => {}
         }
     }
 
@@ -71,7 +72,7 @@ impl Stats {
         self.latency_sum.fetch_add(u64::try_from(micros).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Without what the cache has counted.
+    /// Without what the cache counts.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sum = |of: &dyn Fn(&Stripe) -> u64| self.stripes.iter().map(of).sum::<u64>();
@@ -81,8 +82,9 @@ impl Stats {
             introspections: load(&self.introspections),
             values_left_out: load(&self.values_left_out),
             bodies_not_searched: load(&self.bodies_not_searched),
-            allowed: sum(&|stripe| load(&stripe.allowed)),
-            hits_denied: sum(&|stripe| load(&stripe.hits_denied)),
+            hits: sum(&|stripe| load(&stripe.hits_allowed) + load(&stripe.hits_denied)),
+            negative_hits: sum(&|stripe| load(&stripe.negative_hits)),
+            allowed: sum(&|stripe| load(&stripe.allowed) + load(&stripe.hits_allowed)),
             denied: Reason::ALL
                 .iter()
                 .map(|reason| (*reason, sum(&|stripe| stripe.denied.get(reason.index()).map_or(0, load))))
@@ -130,8 +132,6 @@ pub struct Snapshot {
     pub bytes: usize,
     /// Introspections under way.
     pub in_flight: usize,
-    /// Hits that are not to be counted as allowed.
-    pub(crate) hits_denied: u64,
 }
 
 impl Snapshot {

@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::cache::{Computed, Counts, Hit, Key, KeyHasher, Keys, Lookup, Pools};
+use crate::cache::{Computed, Hit, Key, KeyHasher, Keys, Lookup, Pools};
 use crate::claims::Claims;
 use crate::config::{Config, Settings, Sizes};
 use crate::flight::{Flight, Outcome, Ticket, Wakes};
@@ -17,6 +18,7 @@ use crate::stats::Snapshot;
 
 pub(crate) struct Store {
     keys: Keys,
+    evictions: Arc<AtomicU64>,
     shards: Box<[Mutex<Shard>]>,
 }
 
@@ -43,17 +45,18 @@ pub(crate) enum Boarding {
 }
 
 impl Store {
-    /// An empty store with a random prefix of its own, or the operating system's reason why there is none.
-    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+    /// An empty store with a random prefix of its own, or the operating system's reason why there is none. It counts on from where the
+    /// older one is.
+    pub(crate) fn new(config: &Config, older: Option<&Self>) -> Result<Self, String> {
         let mut prefix = Zeroizing::new([0; 64]);
         getrandom::fill(&mut *prefix).map_err(|error| error.to_string())?;
-        Ok(Self::with(Keys::new(&prefix, config.endpoint.introspect_request), config.settings.sizes))
+        let evictions = older.map(|older| Arc::clone(&older.evictions)).unwrap_or_default();
+        Ok(Self::with(Keys::new(&prefix, config.endpoint.introspect_request), config.settings.sizes, evictions))
     }
 
     /// A store of other sizes with everything that this one remembers, as far as it fits. Questions under way stay behind.
     pub(crate) fn resized(&self, config: &Config) -> Self {
-        let store = Self::with(self.keys.clone(), config.settings.sizes);
-        store.carry_on(self);
+        let store = Self::with(self.keys.clone(), config.settings.sizes, Arc::clone(&self.evictions));
         for shard in &self.shards {
             let mut old = shard.lock().pools.take();
             old.move_to(|key, put| put(&mut store.shard(key).lock().pools));
@@ -61,26 +64,17 @@ impl Store {
         store
     }
 
-    /// Counts on from where an older store is.
-    pub(crate) fn carry_on(&self, older: &Self) {
-        let mut counts = Counts::default();
-        for shard in &older.shards {
-            counts += shard.lock().pools.counts;
-        }
-        if let Some(first) = self.shards.first() {
-            first.lock().pools.counts += counts;
-        }
-    }
-
-    fn with(keys: Keys, sizes: Sizes) -> Self {
+    fn with(keys: Keys, sizes: Sizes, evictions: Arc<AtomicU64>) -> Self {
         let count = shards(sizes);
         let each = Sizes {
             capacity: sizes.capacity / count,
             negative_capacity: sizes.negative_capacity / count,
             max_bytes: sizes.max_bytes / count,
         };
-        let shard = || Mutex::new(Shard { pools: Pools::new(each), flights: HashMap::default() });
-        Self { keys, shards: std::iter::repeat_with(shard).take(count).collect() }
+        let shard =
+            || Mutex::new(Shard { pools: Pools::new(each, Arc::clone(&evictions)), flights: HashMap::default() });
+        let shards = std::iter::repeat_with(shard).take(count).collect();
+        Self { keys, evictions, shards }
     }
 
     pub(crate) fn key(&self, token: &[u8], request: &Request<'_>) -> Key {
@@ -180,11 +174,8 @@ impl Store {
             snapshot.entries += positive;
             snapshot.negative_entries += negative;
             snapshot.bytes += bytes;
-            snapshot.hits += shard.pools.counts.hits;
-            snapshot.negative_hits += shard.pools.counts.negative_hits;
-            snapshot.evictions += shard.pools.counts.evictions;
         }
-        snapshot.allowed = (snapshot.allowed + snapshot.hits).saturating_sub(snapshot.hits_denied);
+        snapshot.evictions = self.evictions.load(Ordering::Relaxed);
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {

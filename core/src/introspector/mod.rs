@@ -96,7 +96,7 @@ impl Builder {
     /// # Errors
     /// If the operating system gives no randomness, or the endpoint's certificate authorities cannot be read.
     pub fn build(self) -> Result<Introspector, BuildError> {
-        let store = Store::new(&self.config).map_err(BuildError::Random)?;
+        let store = Store::new(&self.config, None).map_err(BuildError::Random)?;
         let warnings = self.config.warnings_with(&self.consumers);
         let inner = Inner {
             state: ArcSwap::from_pointee(State {
@@ -209,24 +209,13 @@ impl Introspector {
             let old = self.inner.state.load_full();
             #[cfg(feature = "client")]
             let client = crate::client::Client::new(&config).map_err(BuildError::TlsRoots)?;
-            let generation = self.inner.generation.load(Ordering::Relaxed);
-            let same_limit = old.config.settings.header_bytes == config.settings.header_bytes;
             let store = if old.config.endpoint != config.endpoint {
-                let fresh = Store::new(&config).map_err(BuildError::Random)?;
-                fresh.carry_on(&old.store);
-                Arc::new(fresh)
+                Arc::new(Store::new(&config, Some(&old.store)).map_err(BuildError::Random)?)
             } else if old.config.settings.sizes != config.settings.sizes {
                 Arc::new(old.store.resized(&config))
             } else {
                 Arc::clone(&old.store)
             };
-            if !same_limit {
-                // Edits that were computed under the other limit are not used any more.
-                let directory = self.inner.consumers.load();
-                let consumers = directory.consumers.clone();
-                self.inner.consumers.store(Arc::new(Directory { consumers, generation: generation + 1 }));
-                self.inner.generation.store(generation + 1, Ordering::Release);
-            }
             self.inner.state.swap(Arc::new(State {
                 config,
                 store,
@@ -265,7 +254,7 @@ impl Introspector {
     /// The refusal for a defect: what a binding gives where it caught a panic, or cannot go on. `head`: the request is HEAD.
     pub fn internal(&self, head: bool) -> Decision {
         let decision = Decision::Deny(Deny { head, ..Deny::internal() });
-        self.inner.stats.decided(0, &decision, false);
+        self.inner.stats.decided(0, &decision, None);
         decision
     }
 
@@ -281,7 +270,7 @@ impl Introspector {
         let head = request.method == b"HEAD";
         let inner = &*self.inner;
         let fields = Fields::scan(request, kong);
-        let asked = |key, source| Asked { state, policy, key, head, source, now, is_hit: false };
+        let asked = |key, source| Asked { state, policy, key, head, source, now, hit: None };
 
         if !rules.run_on_preflight && is_preflight(request, kong) {
             let hidden = Hidden::of(request, fields, None, rules.hide);
@@ -309,7 +298,7 @@ impl Introspector {
         if state.config.settings.cache
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
-            let asked = Asked { is_hit: hit.is_active(), ..asked(Some(&key), Source::Cache) };
+            let asked = Asked { hit: Some(!matches!(hit, Hit::Inactive)), ..asked(Some(&key), Source::Cache) };
             return inner.conclude(&asked, hit, hidden);
         }
         if found.unchecked && !token::is_b64token(token) {
@@ -399,8 +388,8 @@ struct Asked<'a> {
     head: bool,
     source: Source,
     now: Now,
-    /// A remembered positive answer: the cache has counted it, as allowed.
-    is_hit: bool,
+    /// The answer was remembered, and whether it was a positive one.
+    hit: Option<bool>,
 }
 
 impl Asked<'_> {
@@ -459,7 +448,8 @@ impl Inner {
             && let Some(key) = asked.key
         {
             let generation = directory.generation;
-            let computed = Computed { edits: rules.edits, generation, grant: Arc::clone(&grant) };
+            let header_bytes = settings.header_bytes;
+            let computed = Computed { edits: rules.edits, generation, header_bytes, grant: Arc::clone(&grant) };
             asked.state.store.keep(key, claims, computed);
         }
         grant
@@ -496,7 +486,7 @@ impl Inner {
     }
 
     fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
-        self.stats.decided(asked.shard(), &decision, asked.is_hit);
+        self.stats.decided(asked.shard(), &decision, asked.hit);
         if let Decision::Deny(deny) = &decision
             && self.wants(Level::Debug)
         {

@@ -95,8 +95,8 @@ impl Context {
         match boarding {
             Boarding::Hit(hit) => {
                 let Self { inner, state, policy, key, hidden, head, .. } = self;
-                let (key, is_hit) = (Some(&key), hit.is_active());
-                inner.conclude(&Asked { state: &state, policy: &policy, key, head, source, now, is_hit }, hit, hidden)
+                let (key, is) = (Some(&key), Some(!matches!(hit, Hit::Inactive)));
+                inner.conclude(&Asked { state: &state, policy: &policy, key, head, source, now, hit: is }, hit, hidden)
             }
             Boarding::Joined(flight, ticket) => {
                 count(&inner.stats.waits);
@@ -133,7 +133,7 @@ impl Context {
     fn conclude(self, answer: Hit, source: Source, now: Now) -> Step {
         let Self { inner, state, policy, key, hidden, head, .. } = self;
         inner.conclude(
-            &Asked { state: &state, policy: &policy, key: Some(&key), head, source, now, is_hit: false },
+            &Asked { state: &state, policy: &policy, key: Some(&key), head, source, now, hit: None },
             answer,
             hidden,
         )
@@ -142,7 +142,7 @@ impl Context {
     fn refuse(self, denial: Denial, source: Source, now: Now) -> Step {
         let Self { inner, state, policy, key, hidden, head, .. } = self;
         inner.refuse(
-            &Asked { state: &state, policy: &policy, key: Some(&key), head, source, now, is_hit: false },
+            &Asked { state: &state, policy: &policy, key: Some(&key), head, source, now, hit: None },
             denial,
             hidden,
         )
@@ -256,7 +256,7 @@ impl Wait {
 
     /// Registers what is called when the wait can be resumed with profit: exactly once, with `true`; with `false` if
     /// the wait ends first. It may be called at once, and from any thread that resumes or drops a step; it may resume and drop steps
-    /// itself. A second call takes the place of the first, which is called with `false`.
+    /// itself, but must not block: other calls of its thread come after it. A second call takes the place of the first, which is called with `false`.
     pub fn on_ready(&self, call: impl FnOnce(bool) + Send + 'static) {
         if let Some(waiting) = &self.waiting {
             waiting.flight.on_ready(waiting.ticket, Box::new(call)).run();
@@ -276,6 +276,12 @@ impl Wait {
     /// Sleeps until the wait can be resumed or its deadline comes, and resumes it.
     #[cfg(feature = "clock")]
     pub fn block(self) -> Step {
+        if let Some(waiting) = &self.waiting {
+            let now = Now::read();
+            if !matches!(waiting.flight.standing(waiting.ticket, now.mono), Standing::Waiting(_)) {
+                return self.resume(now);
+            }
+        }
         let signal = Arc::new((parking_lot::Mutex::new(false), parking_lot::Condvar::new()));
         let waker = Arc::clone(&signal);
         self.on_ready(move |_| {
