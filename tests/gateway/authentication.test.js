@@ -214,3 +214,12 @@ test('a preflight passes without a token where it is told to, and without anythi
   assertRefused(await options([]), 'missing');
   assert.equal(here.as.calls.length, 0);
 });
+
+test('Connection that lists what the request is made of is refused', async (t) => {
+  const gateway = await here.gateway(t);
+  const token = await here.as.userToken('alice');
+  for (const listed of ['close, Host', 'close, Content-Encoding', 'content-type, close']) {
+    const answer = await request(gateway.url, { headers: [bearer(token), ['Connection', listed]] });
+    assert.equal(answer.status, 400, listed);
+  }
+});

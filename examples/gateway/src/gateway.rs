@@ -157,15 +157,18 @@ async fn reload(gateway: &Gateway, file: &str) {
                 say(&format!("warn: {file}: {warning}"));
             }
             let (config, consumers) = document.into_parts();
-            // The old configuration's questions may go over the new connections, which verify as strictly.
-            gateway
-                .introspector()
-                .replace_config(config)
-                .map(|()| {
+            // First who is trusted, then the credentials: new ones are never sent to a server that only the old file trusts.
+            let before = gateway.replace_transport(Arc::new(transport));
+            match gateway.introspector().replace_config(config) {
+                Ok(()) => {
                     gateway.introspector().replace_consumers(consumers);
-                    gateway.replace_transport(transport);
-                })
-                .map_err(|error| format!("error: {error}"))
+                    Ok(())
+                }
+                Err(error) => {
+                    gateway.replace_transport(before);
+                    Err(format!("error: {error}"))
+                }
+            }
         }
         Err(problems) => Err(problems),
     };

@@ -94,9 +94,9 @@ impl Gateway {
         &self.introspector
     }
 
-    /// Makes further calls to the endpoint by this transport.
-    pub(crate) fn replace_transport(&self, transport: Transport) {
-        self.transport.store(Arc::new(transport));
+    /// Makes further calls to the endpoint by this transport; gives the one before.
+    pub(crate) fn replace_transport(&self, transport: Arc<Transport>) -> Arc<Transport> {
+        self.transport.swap(transport)
     }
 
     /// Answers a request.
@@ -133,7 +133,7 @@ impl Gateway {
             None => self.introspector.needs_body(&request),
         };
         if needs_body {
-            let limit = self.introspector.config().body_bytes();
+            let limit = self.introspector.body_bytes();
             match tokio::time::timeout(BODY_TIME, upload.read(limit)).await {
                 Ok(Ok(())) => request = request.body(upload.bytes()),
                 Ok(Err(_)) => return Err(own(StatusCode::BAD_REQUEST, "The request body could not be read")),
@@ -301,13 +301,31 @@ fn unsupported(request: &Request<Incoming>) -> Option<Answer> {
     if request.method() == Method::CONNECT {
         return Some(own(StatusCode::NOT_IMPLEMENTED, "This gateway opens no tunnels"));
     }
-    if lines(header::HOST).nth(1).is_some() {
-        return Some(own(StatusCode::BAD_REQUEST, "The request has more than one Host"));
+    if request.uri().scheme().is_none() && request.uri().authority().is_some() {
+        return Some(own(StatusCode::BAD_REQUEST, "The request target is not one of this gateway's"));
+    }
+    let hosts = lines(header::HOST).count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Some(own(StatusCode::BAD_REQUEST, "The request has not exactly one Host"));
+    }
+    // What a decision rests on must not change behind it.
+    if lists_what_counts(request.headers()) {
+        return Some(own(StatusCode::BAD_REQUEST, "Connection lists a field that is not of the connection"));
     }
     if lines(header::TRANSFER_ENCODING).any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
         return Some(own(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not supported"));
     }
     None
+}
+
+/// Whether `Connection` lists fields that say what the request is (RFC 9110 §7.6.1: it must not).
+fn lists_what_counts(headers: &HeaderMap) -> bool {
+    let mut listed =
+        headers.get_all(header::CONNECTION).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    listed.any(|name| {
+        let name = name.trim_ascii().to_ascii_lowercase();
+        name == b"host" || name.starts_with(b"content-")
+    })
 }
 
 fn wants_websocket(request: &Request<Incoming>) -> bool {
