@@ -968,7 +968,7 @@ enum tokenward_result tokenward_introspector_replace_consumers(const struct toke
  *
  * introspector: the introspector.
  * document: whose configuration; it may be freed afterwards.
- * error: as for `tokenward_introspector_new`; the old configuration then stays. May be NULL.
+ * error: as for `tokenward_introspector_new`, to be freed with `tokenward_error_free`; the old configuration then stays. May be NULL.
  *
  * Returns: TOKENWARD_OK, TOKENWARD_SYSTEM, or TOKENWARD_NULL_POINTER.
  *

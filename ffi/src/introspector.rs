@@ -478,7 +478,7 @@ pub unsafe extern "C" fn tokenward_introspector_replace_consumers(
 ///
 /// introspector: the introspector.
 /// document: whose configuration; it may be freed afterwards.
-/// error: as for `tokenward_introspector_new`; the old configuration then stays. May be NULL.
+/// error: as for `tokenward_introspector_new`, to be freed with `tokenward_error_free`; the old configuration then stays. May be NULL.
 ///
 /// Returns: TOKENWARD_OK, TOKENWARD_SYSTEM, or TOKENWARD_NULL_POINTER.
 ///
