@@ -15,10 +15,16 @@ use crate::text::{Call, first, tokenward_header, tokenward_str};
 /// What becomes of a request: it goes on with exact edits, or the client gets an exact answer.
 pub struct tokenward_decision {
     core: Decision,
-    /// What C looks at, made when it first does.
-    set: OnceCell<SmallVec<[tokenward_header; 1]>>,
-    remove: OnceCell<SmallVec<[tokenward_str; 1]>>,
-    answer: OnceCell<SmallVec<[tokenward_header; 1]>>,
+    /// Made when C first looks: a decision that is only asked for its outcome costs nothing more.
+    views: OnceCell<Box<Views>>,
+}
+
+/// What C looks at.
+#[derive(Default)]
+struct Views {
+    set: OnceCell<SmallVec<[tokenward_header; 16]>>,
+    remove: OnceCell<SmallVec<[tokenward_str; 4]>>,
+    answer: OnceCell<SmallVec<[tokenward_header; 4]>>,
     /// Texts of claims that had escapes.
     texts: RefCell<Vec<Box<str>>>,
 }
@@ -141,7 +147,7 @@ pub unsafe extern "C" fn tokenward_decision_remove(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), names, count) = unsafe { (allow(decision)?, Out::new(names)?, Out::new(count)?) };
-        let all = decision.remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect());
+        let all = decision.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect());
         names.set(first(all));
         count.set(all.len());
         Ok(())
@@ -167,11 +173,7 @@ pub unsafe extern "C" fn tokenward_decision_set(
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), headers, count) = unsafe { (allow(decision)?, Out::new(headers)?, Out::new(count)?) };
         let lines = || allow.edits().set().map(|(name, value)| tokenward_header::of(name, value));
-        let all = decision.set.get_or_init(|| {
-            let mut all = SmallVec::with_capacity(16);
-            all.extend(lines());
-            all
-        });
+        let all = decision.views().set.get_or_init(|| lines().collect());
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -239,7 +241,7 @@ pub unsafe extern "C" fn tokenward_decision_response_headers(
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), headers, count) = unsafe { (allow(decision)?, Out::new(headers)?, Out::new(count)?) };
         let lines = || allow.response_headers().map(|(name, value)| tokenward_header::of(name, value));
-        let all = decision.answer.get_or_init(|| lines().collect());
+        let all = decision.views().answer.get_or_init(|| lines().collect());
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -406,7 +408,7 @@ pub unsafe extern "C" fn tokenward_decision_refusal_headers(
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, deny), headers, count) = unsafe { (deny(decision)?, Out::new(headers)?, Out::new(count)?) };
         let lines = || deny.headers().map(|(name, value)| tokenward_header::of(name, value));
-        let all = decision.answer.get_or_init(|| lines().collect());
+        let all = decision.views().answer.get_or_init(|| lines().collect());
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -437,13 +439,11 @@ pub unsafe extern "C" fn tokenward_decision_refusal_body(
 impl tokenward_decision {
     #[inline]
     pub(crate) fn new(core: Decision) -> Self {
-        Self {
-            core,
-            set: OnceCell::new(),
-            remove: OnceCell::new(),
-            answer: OnceCell::new(),
-            texts: RefCell::default(),
-        }
+        Self { core, views: OnceCell::new() }
+    }
+
+    fn views(&self) -> &Views {
+        self.views.get_or_init(Box::default)
     }
 
     /// Text that lives as long as this decision.
@@ -451,7 +451,7 @@ impl tokenward_decision {
         let text = text.into_boxed_str();
         let view = tokenward_str::of(&*text);
         // The heap does not move with the vector.
-        self.texts.borrow_mut().push(text);
+        self.views().texts.borrow_mut().push(text);
         view
     }
 }

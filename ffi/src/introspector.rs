@@ -634,4 +634,3 @@ const _: () = {
     shared::<tokenward_policy>();
     shared::<tokenward_error>();
 };
-

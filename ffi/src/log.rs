@@ -274,7 +274,10 @@ pub unsafe extern "C" fn tokenward_line_fields(
 ///
 /// Threads: any, also at once.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tokenward_line_text(line: *const tokenward_line, text: *mut tokenward_str) -> tokenward_result {
+pub unsafe extern "C" fn tokenward_line_text(
+    line: *const tokenward_line,
+    text: *mut tokenward_str,
+) -> tokenward_result {
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let (line, text) = unsafe { (borrow(line)?, Out::new(text)?) };

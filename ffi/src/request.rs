@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokenward_core::{Failure, Header, Now, Reply, Request, is_managed};
+use tokenward_core::{Failure, Now, Reply, Request, is_managed};
 
 use crate::guard::{Outcome, guard_or};
 use crate::result::tokenward_result;
-use crate::text::{Call, tokenward_header, tokenward_str};
+use crate::text::{Call, Lines, tokenward_header, tokenward_str};
 
 /// A moment on two clocks, in microseconds. Frozen.
 #[repr(C)]
@@ -115,16 +115,14 @@ impl tokenward_request {
         same_size(self.struct_size, size_of::<Self>())?;
         let method = call.bytes(self.method)?;
         let target = call.bytes(self.target)?;
-        let mut headers = SmallVec::<[Header<'a>; 24]>::new();
-        for header in call.slice(self.headers, self.headers_len)? {
-            headers.push(call.header(header)?);
-        }
+        let mut lines = Lines::new();
+        let headers = lines.read(call, self.headers, self.headers_len)?;
         let mut trailers = SmallVec::<[&'a [u8]; 4]>::new();
         for name in call.slice(self.trailers, self.trailers_len)? {
             trailers.push(call.bytes(*name)?);
         }
         let body = call.bytes(self.body)?;
-        let mut request = Request::new(method, target).headers(&headers).trailers(&trailers);
+        let mut request = Request::new(method, target).headers(headers).trailers(&trailers);
         if !self.body.data.is_null() {
             request = request.body(body);
         }
@@ -157,12 +155,10 @@ impl tokenward_reply {
         }
         let status = u16::try_from(self.status).ok().filter(|status| (100..1000).contains(status));
         let status = status.ok_or(tokenward_result::TOKENWARD_INVALID_ARGUMENT)?;
-        let mut headers = SmallVec::<[Header<'a>; 24]>::new();
-        for header in call.slice(self.headers, self.headers_len)? {
-            headers.push(call.header(header)?);
-        }
+        let mut lines = Lines::new();
+        let headers = lines.read(call, self.headers, self.headers_len)?;
         let body = call.bytes(self.body)?;
-        Ok(then(Reply::Response { status, headers: &headers, body }))
+        Ok(then(Reply::Response { status, headers, body }))
     }
 }
 

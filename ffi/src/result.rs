@@ -307,6 +307,7 @@ pub unsafe extern "C" fn tokenward_error_free(error: *mut tokenward_error) {
 /// Panics inside the boundary: for the tests of it.
 #[cfg(feature = "testing")]
 #[unsafe(no_mangle)]
+#[allow(clippy::panic, reason = "it is what this is for")]
 pub extern "C" fn tokenward_testing_panic() -> tokenward_result {
     guard(|| std::panic::panic_any("the boundary is tried"))
 }

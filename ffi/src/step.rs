@@ -280,7 +280,10 @@ pub unsafe extern "C" fn tokenward_step_reply(
 ///
 /// Threads: one at a time.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tokenward_step_resume(step: *mut tokenward_step, now: *const tokenward_time) -> tokenward_result {
+pub unsafe extern "C" fn tokenward_step_resume(
+    step: *mut tokenward_step,
+    now: *const tokenward_time,
+) -> tokenward_result {
     guard(|| {
         // SAFETY: the header's rule for structs.
         let now: Now = unsafe { borrow(now) }?.now();
@@ -374,6 +377,13 @@ pub unsafe extern "C" fn tokenward_step_free(step: *mut tokenward_step) {
     }
     guard_or((), || {
         // SAFETY: the header's rule for freeing: the step is alive, and this thread's alone.
+        if matches!(unsafe { &(*step).state }, State::Decision(_)) {
+            // Nobody is called when a decision goes.
+            // SAFETY: as above; it came from `give`.
+            drop(unsafe { Box::from_raw(step) });
+            return;
+        }
+        // SAFETY: as above.
         let state = unsafe { replace(&mut (*step).state, State::Busy) };
         match state {
             // A call about this step is under way further up on this stack: it frees it.
@@ -537,9 +547,7 @@ impl From<Step> for State {
     fn from(step: Step) -> Self {
         match step {
             Step::Done(decision) => Self::Decision(tokenward_decision::new(decision)),
-            Step::Introspect(exchange) => {
-                Self::Outbound(tokenward_outbound { exchange, headers: OnceCell::new() })
-            }
+            Step::Introspect(exchange) => Self::Outbound(tokenward_outbound { exchange, headers: OnceCell::new() }),
             Step::Wait(wait) => Self::Wait(tokenward_wait { wait }),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::c_char;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use tokenward_core::Header;
@@ -87,6 +88,45 @@ impl<'a> Call<'a> {
     #[inline]
     pub(crate) fn header(self, header: &tokenward_header) -> Outcome<Header<'a>> {
         Ok(Header { name: self.bytes(header.name)?, value: self.bytes(header.value)? })
+    }
+}
+
+/// Header lines as the core sees them, without the heap where they are not many.
+pub(crate) struct Lines<'a> {
+    few: [MaybeUninit<Header<'a>>; FEW],
+    count: usize,
+    many: Vec<Header<'a>>,
+}
+
+const FEW: usize = 32;
+
+impl<'a> Lines<'a> {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { few: [const { MaybeUninit::uninit() }; FEW], count: 0, many: Vec::new() }
+    }
+
+    #[inline]
+    pub(crate) fn read(
+        &mut self,
+        call: Call<'a>,
+        headers: *const tokenward_header,
+        len: usize,
+    ) -> Outcome<&[Header<'a>]> {
+        let headers = call.slice(headers, len)?;
+        if headers.len() > FEW {
+            for header in headers {
+                self.many.push(call.header(header)?);
+            }
+            return Ok(&self.many);
+        }
+        self.count = 0;
+        for (line, header) in self.few.iter_mut().zip(headers) {
+            line.write(call.header(header)?);
+            self.count += 1;
+        }
+        // SAFETY: so many were written, from the first on.
+        Ok(unsafe { std::slice::from_raw_parts(self.few.as_ptr().cast(), self.count) })
     }
 }
 

@@ -41,7 +41,11 @@ fn functions() -> Vec<(String, String)> {
     for part in text.split("\n/**\n").skip(1) {
         let Some((comment, rest)) = part.split_once("*/\n") else { continue };
         let declaration = rest.split(';').next().unwrap_or_default();
-        if !declaration.starts_with('#') && !declaration.contains('{') && !declaration.contains("typedef") && declaration.contains('(') {
+        if !declaration.starts_with('#')
+            && !declaration.contains('{')
+            && !declaration.contains("typedef")
+            && declaration.contains('(')
+        {
             found.push((comment.to_owned(), declaration.split_whitespace().collect::<Vec<_>>().join(" ")));
         }
     }
@@ -66,9 +70,10 @@ fn every_function_says_what_it_takes_gives_and_where_it_may_run() {
         for parameter in parameters.split(", ").filter(|parameter| *parameter != "void") {
             let parameter = parameter.rsplit([' ', '*']).next().unwrap();
             let said = comment.lines().any(|line| {
-                line.trim_start_matches([' ', '*']).split(": ").next().is_some_and(|names| {
-                    names.split(", ").any(|name| name == parameter)
-                })
+                line.trim_start_matches([' ', '*'])
+                    .split(": ")
+                    .next()
+                    .is_some_and(|names| names.split(", ").any(|name| name == parameter))
             });
             assert!(said, "{name}: parameter {parameter}");
         }
@@ -83,8 +88,7 @@ fn every_function_says_what_it_takes_gives_and_where_it_may_run() {
 fn the_exported_functions_are_those_of_the_header_and_of_the_list() {
     let listed: BTreeSet<String> =
         fs::read_to_string(root().join("tests/c/symbols.txt")).unwrap().lines().map(str::to_owned).collect();
-    let declared: BTreeSet<String> =
-        functions().iter().map(|(_, declaration)| name(declaration).to_owned()).collect();
+    let declared: BTreeSet<String> = functions().iter().map(|(_, declaration)| name(declaration).to_owned()).collect();
     assert_eq!(declared, listed);
     assert!(listed.iter().all(|name| name.starts_with("tokenward_")));
 }

@@ -120,7 +120,12 @@ fn view(bytes: &[u8]) -> tokenward_str {
 
 const NONE: tokenward_str = tokenward_str { data: null(), len: 0 };
 
-fn document(text: &str, consumers: Option<&str>, folder: &str, select: Option<&str>) -> Result<*mut tokenward_document, Vec<(String, String)>> {
+fn document(
+    text: &str,
+    consumers: Option<&str>,
+    folder: &str,
+    select: Option<&str>,
+) -> Result<*mut tokenward_document, Vec<(String, String)>> {
     let optional = |text: Option<&str>| text.map_or(NONE, |text| view(text.as_bytes()));
     let source = tokenward_source {
         struct_size: size_of::<tokenward_source>(),
@@ -209,9 +214,10 @@ fn consumers(document: *const tokenward_document) -> Vec<BTreeMap<String, Value>
 unsafe fn describe(consumer: *const tokenward_consumer) -> BTreeMap<String, Value> {
     // SAFETY: the caller's promise.
     unsafe {
-        let list = |get: unsafe extern "C" fn(*const tokenward_consumer, usize, *mut tokenward_str) -> tokenward_result| {
-            (0..).map_while(|at| text(|out| get(consumer, at, out)).map(string)).collect::<Vec<_>>()
-        };
+        let list =
+            |get: unsafe extern "C" fn(*const tokenward_consumer, usize, *mut tokenward_str) -> tokenward_result| {
+                (0..).map_while(|at| text(|out| get(consumer, at, out)).map(string)).collect::<Vec<_>>()
+            };
         let members = [
             ("id", json!(text(|out| tokenward_consumer_id(consumer, out)).map(string))),
             ("username", json!(text(|out| tokenward_consumer_username(consumer, out)).map(string))),
