@@ -1208,8 +1208,8 @@ enum tokenward_result tokenward_step_resume(struct tokenward_step *step,
  * ready: the function.
  * userdata: what it is called with.
  *
- * Returns: TOKENWARD_OK; TOKENWARD_FREED if a callback freed the step, the function was called then. With all others the function is never
- * called: TOKENWARD_ALREADY_USED, TOKENWARD_WRONG_STEP, TOKENWARD_NULL_POINTER.
+ * Returns: TOKENWARD_OK; TOKENWARD_FREED if a callback freed the step, and TOKENWARD_PANIC, the step then holds a refusal: the function was
+ * called with those. With all others it is never called: TOKENWARD_ALREADY_USED, TOKENWARD_WRONG_STEP, TOKENWARD_NULL_POINTER.
  *
  * Threads: one at a time.
  */

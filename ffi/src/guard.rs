@@ -96,3 +96,18 @@ pub(crate) unsafe fn take<T>(pointer: *mut T) {
         });
     }
 }
+
+/// Makes the next call about a step panic within the core's part: for the tests of what becomes of the step.
+#[cfg(feature = "testing")]
+pub(crate) mod testing {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    pub(crate) static PANIC_NEXT: AtomicBool = AtomicBool::new(false);
+
+    #[allow(clippy::panic, reason = "it is what this is for")]
+    pub(crate) fn panic_if_wanted() {
+        if PANIC_NEXT.swap(false, Ordering::Relaxed) {
+            std::panic::panic_any("a step is tried");
+        }
+    }
+}

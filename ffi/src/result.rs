@@ -311,3 +311,10 @@ pub unsafe extern "C" fn tokenward_error_free(error: *mut tokenward_error) {
 pub extern "C" fn tokenward_testing_panic() -> tokenward_result {
     guard(|| std::panic::panic_any("the boundary is tried"))
 }
+
+/// Panics inside the next call about a step: for the tests of what becomes of it.
+#[cfg(feature = "testing")]
+#[unsafe(no_mangle)]
+pub extern "C" fn tokenward_testing_panic_next() {
+    crate::guard::testing::PANIC_NEXT.store(true, std::sync::atomic::Ordering::Relaxed);
+}

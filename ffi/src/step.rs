@@ -263,7 +263,7 @@ pub unsafe extern "C" fn tokenward_step_reply(
                 // INVARIANT: `seize` gives what was asked for.
                 _ => return Err(tokenward_result::TOKENWARD_WRONG_STEP),
             };
-            let next = caught(|| exchange.resume(reply, now));
+            let next = core_work(|| exchange.resume(reply, now));
             // SAFETY: as above; the step was marked busy, so that it still exists.
             unsafe { proceed(step, next) }
         })?
@@ -293,7 +293,7 @@ pub unsafe extern "C" fn tokenward_step_resume(
             // INVARIANT: `seize` gives what was asked for.
             _ => return Err(tokenward_result::TOKENWARD_WRONG_STEP),
         };
-        let next = caught(|| wait.resume(now));
+        let next = core_work(|| wait.resume(now));
         // SAFETY: as above; the step was marked busy, so that it still exists.
         unsafe { proceed(step, next) }
     })
@@ -307,8 +307,8 @@ pub unsafe extern "C" fn tokenward_step_resume(
 /// ready: the function.
 /// userdata: what it is called with.
 ///
-/// Returns: TOKENWARD_OK; TOKENWARD_FREED if a callback freed the step, the function was called then. With all others the function is never
-/// called: TOKENWARD_ALREADY_USED, TOKENWARD_WRONG_STEP, TOKENWARD_NULL_POINTER.
+/// Returns: TOKENWARD_OK; TOKENWARD_FREED if a callback freed the step, and TOKENWARD_PANIC, the step then holds a refusal: the function was
+/// called with those. With all others it is never called: TOKENWARD_ALREADY_USED, TOKENWARD_WRONG_STEP, TOKENWARD_NULL_POINTER.
 ///
 /// Threads: one at a time.
 #[unsafe(no_mangle)]
@@ -323,7 +323,7 @@ pub unsafe extern "C" fn tokenward_step_on_ready(
         let wait = unsafe { seize_wait(step) }?;
         let call = Arc::new(ReadyCall { function, userdata, stage: AtomicU8::new(REGISTERING) });
         let once = CallOnce(Arc::clone(&call));
-        let registered = caught(|| {
+        let registered = core_work(|| {
             wait.wait.on_ready(move |ready| once.call(ready));
         });
         // SAFETY: as above; the step was marked busy, so that it still exists.
@@ -350,7 +350,7 @@ pub unsafe extern "C" fn tokenward_step_set_tag(step: *mut tokenward_step, tag: 
         let wait = unsafe { seize_wait(step) }?;
         // SAFETY: the step is busy and still exists; nobody else changes its origin.
         let mailbox = unsafe { &(*step).origin }.as_ref().map(|origin| Arc::clone(&origin.mailbox));
-        let registered = caught(|| {
+        let registered = core_work(|| {
             wait.wait.on_ready(move |ready| {
                 if let Some(mailbox) = mailbox
                     && ready
@@ -581,6 +581,15 @@ unsafe fn seize_wait(step: *mut tokenward_step) -> Outcome<tokenward_wait> {
         // INVARIANT: `seize` gives what was asked for.
         _ => Err(tokenward_result::TOKENWARD_WRONG_STEP),
     }
+}
+
+/// What the core does with a seized step.
+fn core_work<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    caught(|| {
+        #[cfg(feature = "testing")]
+        crate::guard::testing::panic_if_wanted();
+        work()
+    })
 }
 
 /// Puts a wait back that was only looked at.

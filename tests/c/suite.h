@@ -12,9 +12,13 @@
 
 /* Only in libraries that are built for tests. */
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
 enum tokenward_result tokenward_testing_panic(void);
+void tokenward_testing_panic_next(void);
+#ifdef __cplusplus
+}
+#endif
 
 extern int checks, failures;
 
