@@ -67,8 +67,8 @@ fn every_function_says_what_it_takes_gives_and_where_it_may_run() {
         let gives = !declaration.starts_with("void ");
         assert_eq!(comment.contains("Returns: "), gives, "{name}: what it returns");
         let parameters = declaration.split_once('(').unwrap().1.trim_end_matches(')');
-        for parameter in parameters.split(", ").filter(|parameter| *parameter != "void") {
-            let parameter = parameter.rsplit([' ', '*']).next().unwrap();
+        for declared in parameters.split(", ").filter(|parameter| *parameter != "void") {
+            let parameter = declared.rsplit([' ', '*']).next().unwrap();
             let said = comment.lines().any(|line| {
                 line.trim_start_matches([' ', '*'])
                     .split(": ")
@@ -76,10 +76,12 @@ fn every_function_says_what_it_takes_gives_and_where_it_may_run() {
                     .is_some_and(|names| names.split(", ").any(|name| name == parameter))
             });
             assert!(said, "{name}: parameter {parameter}");
-        }
-        if declaration.contains("**") && !declaration.contains("const tokenward_header **") {
-            let frees = comment.contains("_free`") || declaration.contains("const tokenward_str **");
-            assert!(frees, "{name}: who frees");
+            if declared.contains("**") && !declared.starts_with("const ") {
+                assert!(comment.contains("_free`"), "{name}: who frees {parameter}");
+            } else if declared.contains("**") || declared.starts_with("struct tokenward_str *") {
+                let lives = comment.contains(" live as long as ") || comment.contains(" lives as long as ");
+                assert!(lives, "{name}: how long {parameter} lives");
+            }
         }
     }
 }
