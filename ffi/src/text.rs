@@ -122,12 +122,27 @@ impl<'a> Lines<'a> {
         }
         self.count = 0;
         for (line, header) in self.few.iter_mut().zip(headers) {
-            line.write(call.header(header)?);
+            let tokenward_header { name, value } = *header;
+            let plain = !name.data.is_null() && !value.data.is_null() && (name.len | value.len) <= isize::MAX as usize;
+            line.write(if plain {
+                // SAFETY: neither is NULL nor of an impossible size, and both live by `Call::new`'s promise.
+                unsafe { Header { name: of_parts(name), value: of_parts(value) } }
+            } else {
+                call.header(header)?
+            });
             self.count += 1;
         }
         // SAFETY: so many were written, from the first on.
         Ok(unsafe { std::slice::from_raw_parts(self.few.as_ptr().cast(), self.count) })
     }
+}
+
+/// # Safety
+/// Not NULL, of a possible size, and alive during `'a`.
+#[inline]
+unsafe fn of_parts<'a>(text: tokenward_str) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(text.data.cast(), text.len) }
 }
 
 /// An array that C looks at: its first element, or NULL where there is none.
