@@ -3,7 +3,7 @@
 //! One C object per file. `unsafe` lives in this crate alone: the core forbids it. Nothing here decides anything.
 //!
 //! How it holds together:
-//! - Every entry goes through [`guard`]: no unwinding leaves it.
+//! - Every entry goes through `guard`: no unwinding leaves it.
 //! - Pointers become references through `text` and `guard`, which refuse NULL, and nowhere else.
 //! - A step is marked while the core works on it, so that callbacks that come back to it find it busy, not half changed.
 
