@@ -28,7 +28,8 @@
  * - What is passed in is borrowed for the call: strings, arrays and structs may be gone when the function returns. Pointers to functions
  *   and userdata are kept, and released as their function says.
  * - Strings have a length and no NUL at the end. data may be NULL where the length is 0.
- * - Outputs are written with TOKENWARD_OK alone, and else left as they are. A NULL that is not allowed is answered with
+ * - Outputs are written with TOKENWARD_OK alone, and else left as they are; an error is written with the results that its function names,
+ *   and is the caller's to free. A NULL that is not allowed is answered with
  *   TOKENWARD_NULL_POINTER, or with the value that a function's text names.
  * - Structs that begin with struct_size are set to zero and to their size before use. They grow at the end. All other structs are frozen.
  *   Enumerations go inward as integers, and a number that is none is refused.
