@@ -55,6 +55,23 @@ fn the_core_depends_on_no_other_package_of_ours_and_examples_on_its_surface_alon
 }
 
 #[test]
+fn unsafe_code_lives_in_the_c_abi_alone() {
+    for folder in ["core", "examples"] {
+        for (file, text) in sources(&root().join(folder)) {
+            let used = text.lines().any(|line| line.contains("unsafe ") && !line.trim_start().starts_with("//"));
+            assert!(!used, "{file} is unsafe");
+        }
+    }
+    for (file, text) in sources(&root().join("ffi/src")) {
+        for word in
+            ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "Instant", "println!", "static mut"]
+        {
+            assert!(!text.contains(word), "{file} uses {word}");
+        }
+    }
+}
+
+#[test]
 fn without_features_no_http_tls_file_or_clock_code_is_built() {
     let tree = |features: &str| -> BTreeSet<String> {
         let arguments = [

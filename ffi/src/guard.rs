@@ -1,0 +1,113 @@
+//! What every entry goes through: no unwinding, no NULL.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::result::tokenward_result;
+
+/// What an entry does; an error is what it answers.
+pub(crate) type Outcome<T = ()> = Result<T, tokenward_result>;
+
+/// Runs a fallible entry.
+#[inline]
+pub(crate) fn guard(body: impl FnOnce() -> Outcome) -> tokenward_result {
+    guard_or(tokenward_result::TOKENWARD_PANIC, || match body() {
+        Ok(()) => tokenward_result::TOKENWARD_OK,
+        Err(result) => result,
+    })
+}
+
+/// Runs an entry that cannot fail but by a defect of ours.
+#[inline]
+pub(crate) fn guard_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    match caught(body) {
+        Ok(value) => value,
+        Err(Panicked) => fallback,
+    }
+}
+
+/// A panic, caught.
+pub(crate) struct Panicked;
+
+/// Runs anything, and tells whether it panicked.
+#[inline]
+pub(crate) fn caught<T>(body: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // What a panic leaves half done is behind locks that are not poisoned, or is given up by the caller.
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        // The payload's own destructor may panic, too.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
+        Panicked
+    })
+}
+
+/// A reference for the time of a call.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a live `T` that is not changed by others during `'a`.
+#[inline]
+pub(crate) unsafe fn borrow<'a, T>(pointer: *const T) -> Outcome<&'a T> {
+    // SAFETY: the caller's promise; NULL is refused.
+    unsafe { pointer.as_ref() }.ok_or(tokenward_result::TOKENWARD_NULL_POINTER)
+}
+
+/// The same where NULL means "none".
+///
+/// # Safety
+/// As [`borrow`].
+#[inline]
+pub(crate) unsafe fn optional<'a, T>(pointer: *const T) -> Option<&'a T> {
+    // SAFETY: the caller's promise.
+    unsafe { pointer.as_ref() }
+}
+
+/// Where a result goes: checked before anything is done, written once at the end.
+pub(crate) struct Out<T>(*mut T);
+
+impl<T> Out<T> {
+    /// # Safety
+    /// If not NULL, `pointer` can be written to until the call ends.
+    #[inline]
+    pub(crate) unsafe fn new(pointer: *mut T) -> Outcome<Self> {
+        if pointer.is_null() { Err(tokenward_result::TOKENWARD_NULL_POINTER) } else { Ok(Self(pointer)) }
+    }
+
+    #[inline]
+    pub(crate) fn set(self, value: T) {
+        // SAFETY: not NULL and writable, by `new`. What is there is C's and has no destructor.
+        unsafe { self.0.write(value) }
+    }
+}
+
+/// Gives an object to C. It comes back through [`take`].
+pub(crate) fn give<T>(value: T) -> *mut T {
+    Box::into_raw(Box::new(value))
+}
+
+/// Takes an object back from C and drops it. NULL is nothing.
+///
+/// # Safety
+/// `pointer` is NULL or from [`give`], and was not taken before.
+pub(crate) unsafe fn take<T>(pointer: *mut T) {
+    if !pointer.is_null() {
+        guard_or((), || {
+            // SAFETY: the caller's promise.
+            drop(unsafe { Box::from_raw(pointer) });
+        });
+    }
+}
+
+/// Makes the next call about a step panic within the core's part: for the tests of what becomes of the step.
+#[cfg(feature = "testing")]
+pub(crate) mod testing {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    pub(crate) static PANIC_NEXT: AtomicBool = AtomicBool::new(false);
+
+    #[allow(clippy::panic, reason = "it is what this is for")]
+    pub(crate) fn panic_if_wanted() {
+        if PANIC_NEXT.swap(false, Ordering::Relaxed) {
+            std::panic::panic_any("a step is tried");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Tokenward's C ABI, version 1.0. The header `include/tokenward.h` is made from this crate; its top says who owns what.
+//!
+//! One C object per file. `unsafe` lives in this crate alone: the core forbids it. Nothing here decides anything.
+//!
+//! How it holds together:
+//! - Every entry goes through `guard`: no unwinding leaves it.
+//! - Pointers become references through `text` and `guard`, which refuse NULL, and nowhere else.
+//! - A step is marked while the core works on it, so that callbacks that come back to it find it busy, not half changed.
+
+#![allow(non_camel_case_types, reason = "the names are C's")]
+
+#[cfg(panic = "abort")]
+compile_error!("tokenward-ffi needs `panic = \"unwind\"`: a panic would take the host process down with it");
+
+mod decision;
+mod guard;
+mod introspector;
+mod log;
+mod request;
+mod result;
+mod stats;
+mod step;
+mod text;
+
+pub use decision::*;
+pub use introspector::*;
+pub use log::*;
+pub use request::*;
+pub use result::*;
+pub use stats::*;
+pub use step::*;
+pub use text::*;

@@ -1,0 +1,704 @@
+//! Steps: what the host does next about one request.
+
+use std::cell::OnceCell;
+use std::ffi::c_void;
+use std::mem::replace;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokenward_core::{Exchange, Introspector, Now, Step, Wait};
+
+use crate::decision::tokenward_decision;
+use crate::guard::{Out, Outcome, Panicked, borrow, caught, guard, guard_or, optional};
+use crate::introspector::{tokenward_introspector, tokenward_policy};
+use crate::log::Mailbox;
+use crate::request::{tokenward_reply, tokenward_request, tokenward_time};
+use crate::result::tokenward_result;
+use crate::text::{Call, first, tokenward_header, tokenward_str};
+
+/// Where one request stands: a call to make, a wait, or the decision. Used by one thread at a time; it may move between threads.
+pub struct tokenward_step {
+    state: State,
+    /// Freed by a callback while the core worked on it.
+    doomed: bool,
+    /// None for a step that was a decision from the beginning.
+    origin: Option<Origin>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "a decision is what most steps are from the beginning")]
+enum State {
+    Outbound(tokenward_outbound),
+    Wait(tokenward_wait),
+    Decision(tokenward_decision),
+    /// The core works on it.
+    Busy,
+}
+
+/// What a step needs of its introspector.
+struct Origin {
+    core: Introspector,
+    mailbox: Arc<Mailbox>,
+    head: bool,
+}
+
+/// The call that the host makes: the form goes to the URL, no redirect is followed, and nothing of it is logged.
+pub struct tokenward_outbound {
+    exchange: Exchange,
+    headers: OnceCell<Box<[tokenward_header]>>,
+}
+
+/// Another request makes the call already.
+pub struct tokenward_wait {
+    wait: Wait,
+}
+
+/// Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
+/// whichever thread replied to, freed or forgot another step. It may call Tokenward; it must not unwind (no exception, no longjmp).
+pub type tokenward_ready_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, ready: bool)>;
+
+/// Begins to decide about a request.
+///
+/// introspector: the introspector.
+/// policy: a further policy, or NULL for the configuration's own.
+/// request: what the client sent; read during the call.
+/// now: the time of now.
+/// step: where the step goes; free it with `tokenward_step_free`.
+///
+/// Returns: TOKENWARD_OK, or what is wrong with an argument; the request is then denied by the host.
+///
+/// Threads: any, also at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_begin(
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    request: *const tokenward_request,
+    now: *const tokenward_time,
+    step: *mut *mut tokenward_step,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, structs, strings and outputs.
+        let (introspector, policy, request, now, step, call) = unsafe {
+            (
+                borrow(introspector)?,
+                optional(policy),
+                borrow(request)?,
+                borrow(now)?.now(),
+                Out::new(step)?,
+                Call::new(),
+            )
+        };
+        let begun = request.read(call, |request| match policy {
+            None => introspector.core.begin(request, now),
+            Some(policy) => introspector.core.begin_with(&policy.core, request, now),
+        })?;
+        let origin = || Origin {
+            core: introspector.core.clone(),
+            mailbox: Arc::clone(&introspector.mailbox),
+            head: request.is_head(call),
+        };
+        let origin = if matches!(begun, Step::Done(_)) { None } else { Some(origin()) };
+        step.set(tokenward_step::give(begun, origin));
+        Ok(())
+    })
+}
+
+/// Whether the body is needed to decide. A host reads and hands over a body only then, up to `tokenward_body_bytes`.
+///
+/// introspector: the introspector.
+/// policy: a further policy, or NULL for the configuration's own.
+/// request: what the client sent, so far; read during the call.
+/// needed: where the answer goes.
+///
+/// Returns: TOKENWARD_OK, or what is wrong with an argument.
+///
+/// Threads: any, also at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_needs_body(
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    request: *const tokenward_request,
+    needed: *mut bool,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, structs, strings and outputs.
+        let (introspector, policy, request, needed, call) =
+            unsafe { (borrow(introspector)?, optional(policy), borrow(request)?, Out::new(needed)?, Call::new()) };
+        needed.set(request.read(call, |request| match policy {
+            None => introspector.core.needs_body(request),
+            Some(policy) => introspector.core.needs_body_with(&policy.core, request),
+        })?);
+        Ok(())
+    })
+}
+
+/// Decides about a request, asking the authorization server where needed: for hosts without an event loop. Blocks for as long as
+/// `timeout` says at most. In the shared library alone; `libtokenward.a` is without it.
+///
+/// introspector: the introspector. Any number of threads share it and its connections.
+/// policy: a further policy, or NULL for the configuration's own.
+/// request: what the client sent; read during the call.
+/// step: where the step goes, which holds its decision; free it with `tokenward_step_free`.
+///
+/// Returns: TOKENWARD_OK, or what is wrong with an argument; the request is then denied by the host.
+///
+/// Threads: any, also at once.
+#[cfg(feature = "client")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_authenticate(
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    request: *const tokenward_request,
+    step: *mut *mut tokenward_step,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, structs, strings and outputs.
+        let (introspector, policy, request, step, call) =
+            unsafe { (borrow(introspector)?, optional(policy), borrow(request)?, Out::new(step)?, Call::new()) };
+        let decision = request.read(call, |request| match policy {
+            None => introspector.core.authenticate(request),
+            Some(policy) => introspector.core.authenticate_with(&policy.core, request),
+        })?;
+        step.set(tokenward_step::give(Step::Done(decision), None));
+        Ok(())
+    })
+}
+
+/// The refusal for a defect of the host's own: `internal`, 500. For a host that cannot go on with a request.
+///
+/// introspector: the introspector.
+/// head: whether the request is HEAD.
+/// step: where the step goes, which holds the refusal; free it with `tokenward_step_free`.
+///
+/// Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+///
+/// Threads: any, also at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_internal(
+    introspector: *const tokenward_introspector,
+    head: bool,
+    step: *mut *mut tokenward_step,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles and outputs.
+        let (introspector, step) = unsafe { (borrow(introspector)?, Out::new(step)?) };
+        step.set(tokenward_step::give(Step::Done(introspector.core.internal(head)), None));
+        Ok(())
+    })
+}
+
+/// The call to make, if the step stands there. Of this, `tokenward_step_wait` and `tokenward_step_decision`, exactly one is not NULL, but
+/// inside of a callback that runs during a call about this very step.
+///
+/// step: the step.
+///
+/// Returns: the call, which lives until the step is replied to or freed; or NULL.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_outbound(step: *const tokenward_step) -> *const tokenward_outbound {
+    // SAFETY: the header's rule for handles.
+    guard_or(ptr::null(), || match unsafe { optional(step) }.map(|step| &step.state) {
+        Some(State::Outbound(outbound)) => ptr::from_ref(outbound),
+        _ => ptr::null(),
+    })
+}
+
+/// The wait, if the step stands there. Park the request; resume the step when it is woken or the wait's deadline comes.
+///
+/// step: the step.
+///
+/// Returns: the wait, which lives until the step is resumed or freed; or NULL.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_wait(step: *const tokenward_step) -> *const tokenward_wait {
+    // SAFETY: the header's rule for handles.
+    guard_or(ptr::null(), || match unsafe { optional(step) }.map(|step| &step.state) {
+        Some(State::Wait(wait)) => ptr::from_ref(wait),
+        _ => ptr::null(),
+    })
+}
+
+/// The decision, if there is one.
+///
+/// step: the step.
+///
+/// Returns: the decision, which lives as long as the step; or NULL.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_decision(step: *const tokenward_step) -> *const tokenward_decision {
+    // SAFETY: the header's rule for handles.
+    guard_or(ptr::null(), || match unsafe { optional(step) }.map(|step| &step.state) {
+        Some(State::Decision(decision)) => ptr::from_ref(decision),
+        _ => ptr::null(),
+    })
+}
+
+/// Hands over how the call went. The step goes on: to its decision, or to another call after a failed connection. Callbacks of waits that
+/// wanted the same answer run inside of it.
+///
+/// step: a step that stands at a call. With an argument that is refused, it stays there.
+/// reply: the answer or the failure; read during the call.
+/// now: the time of now.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_ALREADY_USED, TOKENWARD_WRONG_STEP; TOKENWARD_FREED if a callback freed the step;
+/// TOKENWARD_PANIC, the step then holds a refusal; or what is wrong with an argument.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_reply(
+    step: *mut tokenward_step,
+    reply: *const tokenward_reply,
+    now: *const tokenward_time,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, structs and strings.
+        let (reply, now, call) = unsafe { (borrow(reply)?, borrow(now)?.now(), Call::new()) };
+        reply.read(call, |reply| {
+            // SAFETY: the header's rule for handles.
+            let exchange = match unsafe { seize(step, |state| matches!(state, State::Outbound(_))) }? {
+                State::Outbound(outbound) => outbound.exchange,
+                // INVARIANT: `seize` gives what was asked for.
+                _ => return Err(tokenward_result::TOKENWARD_WRONG_STEP),
+            };
+            let next = core_work(|| exchange.resume(reply, now));
+            // SAFETY: as above; the step was marked busy, so that it still exists.
+            unsafe { proceed(step, next) }
+        })?
+    })
+}
+
+/// Goes on after a wait: to a decision if there is an answer or the time is over, to a call if the asker went away, and to the wait again
+/// if it is resumed early. Resume it in any case when its deadline comes.
+///
+/// step: a step that stands at a wait.
+/// now: the time of now.
+///
+/// Returns: as `tokenward_step_reply`.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_resume(
+    step: *mut tokenward_step,
+    now: *const tokenward_time,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rule for structs.
+        let now: Now = unsafe { borrow(now) }?.now();
+        // SAFETY: the header's rule for handles.
+        let wait = match unsafe { seize(step, |state| matches!(state, State::Wait(_))) }? {
+            State::Wait(wait) => wait.wait,
+            // INVARIANT: `seize` gives what was asked for.
+            _ => return Err(tokenward_result::TOKENWARD_WRONG_STEP),
+        };
+        let next = core_work(|| wait.resume(now));
+        // SAFETY: as above; the step was marked busy, so that it still exists.
+        unsafe { proceed(step, next) }
+    })
+}
+
+/// Registers what is called when a wait can be resumed with profit: exactly once, with `true`; with `false` if the wait ends first (the
+/// step was resumed or freed, or another function or tag took this one's place). That is where `userdata` is released. It may be called
+/// before this function returns.
+///
+/// step: a step that stands at a wait.
+/// ready: the function.
+/// userdata: what it is called with.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_FREED if a callback freed the step, and TOKENWARD_PANIC, the step then holds a refusal: the function was
+/// called with those. With all others it is never called: TOKENWARD_ALREADY_USED, TOKENWARD_WRONG_STEP, TOKENWARD_NULL_POINTER.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_on_ready(
+    step: *mut tokenward_step,
+    ready: tokenward_ready_fn,
+    userdata: *mut c_void,
+) -> tokenward_result {
+    guard(|| {
+        let function = ready.ok_or(tokenward_result::TOKENWARD_NULL_POINTER)?;
+        // SAFETY: the header's rule for handles.
+        let wait = unsafe { seize_wait(step) }?;
+        let call = Arc::new(ReadyCall { function, userdata, stage: AtomicU8::new(REGISTERING) });
+        let once = CallOnce(Arc::clone(&call));
+        let registered = core_work(|| {
+            wait.wait.on_ready(move |ready| once.call(ready));
+        });
+        // SAFETY: as above; the step was marked busy, so that it still exists.
+        let result = unsafe { put_back(step, wait, registered) };
+        // The last that is done: the function may resume or free the step.
+        call.registered();
+        result
+    })
+}
+
+/// Registers a tag instead of a function: when the wait can be resumed with profit, `tokenward_next_ready` gives the tag. For hosts that
+/// cannot be called back. A wait that ends first gives none.
+///
+/// step: a step that stands at a wait.
+/// tag: any number.
+///
+/// Returns: as `tokenward_step_on_ready`.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_set_tag(step: *mut tokenward_step, tag: u64) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rule for handles.
+        let wait = unsafe { seize_wait(step) }?;
+        // SAFETY: the step is busy and still exists; nobody else changes its origin.
+        let mailbox = unsafe { &(*step).origin }.as_ref().map(|origin| Arc::clone(&origin.mailbox));
+        let registered = core_work(|| {
+            wait.wait.on_ready(move |ready| {
+                if let Some(mailbox) = mailbox
+                    && ready
+                {
+                    mailbox.wake(tag);
+                }
+            });
+        });
+        // SAFETY: as above.
+        unsafe { put_back(step, wait, registered) }
+    })
+}
+
+/// Frees a step. One without a decision has denied its request; whoever waits for the same answer is looked after, so that callbacks may
+/// run. A callback may free the step that it is called about.
+///
+/// step: the step, or NULL.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_step_free(step: *mut tokenward_step) {
+    if step.is_null() {
+        return;
+    }
+    guard_or((), || {
+        // SAFETY: the header's rule for freeing: the step is alive, and this thread's alone.
+        if matches!(unsafe { &(*step).state }, State::Decision(_)) {
+            // Nobody is called when a decision goes.
+            // SAFETY: as above; it came from `give`.
+            drop(unsafe { Box::from_raw(step) });
+            return;
+        }
+        // SAFETY: as above.
+        let state = unsafe { replace(&mut (*step).state, State::Busy) };
+        match state {
+            // A call about this step is under way further up on this stack: it frees it.
+            // SAFETY: as above.
+            State::Busy => unsafe { (*step).doomed = true },
+            state => {
+                // Callbacks run here and may come back to this step: it still exists, and is busy.
+                let _ = caught(|| drop(state));
+                // SAFETY: as above; it came from `give`.
+                drop(unsafe { Box::from_raw(step) });
+            }
+        }
+    });
+}
+
+/// `POST`.
+///
+/// outbound: the call.
+/// method: where it goes; it lives as long as the process.
+///
+/// Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_outbound_method(
+    outbound: *const tokenward_outbound,
+    method: *mut tokenward_str,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles and outputs.
+        let (outbound, method) = unsafe { (borrow(outbound)?, Out::new(method)?) };
+        method.set(tokenward_str::of(outbound.exchange.outbound().method()));
+        Ok(())
+    })
+}
+
+/// The endpoint's URL. Its query counts as a secret.
+///
+/// outbound: the call.
+/// url: where it goes; it lives as long as the call.
+///
+/// Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_outbound_url(
+    outbound: *const tokenward_outbound,
+    url: *mut tokenward_str,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles and outputs.
+        let (outbound, url) = unsafe { (borrow(outbound)?, Out::new(url)?) };
+        url.set(tokenward_str::of(outbound.exchange.outbound().url()));
+        Ok(())
+    })
+}
+
+/// The header lines, but for `Host` and `Content-Length`, which are the transport's. They hold credentials.
+///
+/// outbound: the call.
+/// headers: where the array goes; it lives as long as the call.
+/// count: how many there are.
+///
+/// Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_outbound_headers(
+    outbound: *const tokenward_outbound,
+    headers: *mut *const tokenward_header,
+    count: *mut usize,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles and outputs.
+        let (outbound, headers, count) = unsafe { (borrow(outbound)?, Out::new(headers)?, Out::new(count)?) };
+        let lines = || outbound.exchange.outbound().headers().map(|(name, value)| tokenward_header::of(name, value));
+        let all = outbound.headers.get_or_init(|| lines().collect());
+        headers.set(first(all));
+        count.set(all.len());
+        Ok(())
+    })
+}
+
+/// The form. It holds the token.
+///
+/// outbound: the call.
+/// body: where it goes; it lives as long as the call.
+///
+/// Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_outbound_body(
+    outbound: *const tokenward_outbound,
+    body: *mut tokenward_str,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles and outputs.
+        let (outbound, body) = unsafe { (borrow(outbound)?, Out::new(body)?) };
+        body.set(tokenward_str::of(outbound.exchange.outbound().body()));
+        Ok(())
+    })
+}
+
+/// How long the call may take, from connecting to the last byte of the answer; then it is TOKENWARD_FAILURE_TIMED_OUT.
+///
+/// outbound: the call; NULL reads as 0.
+///
+/// Returns: microseconds from when the step came to this call.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_outbound_time_left_us(outbound: *const tokenward_outbound) -> u64 {
+    guard_or(0, || {
+        // SAFETY: the header's rule for handles.
+        let left = unsafe { optional(outbound) }.map(|outbound| outbound.exchange.outbound().time_left());
+        left.map_or(0, |left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX))
+    })
+}
+
+/// The same as a moment.
+///
+/// outbound: the call; NULL reads as 0.
+///
+/// Returns: microseconds on the monotonic clock of `tokenward_time`.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_outbound_deadline_us(outbound: *const tokenward_outbound) -> u64 {
+    guard_or(0, || {
+        // SAFETY: the header's rule for handles.
+        let deadline = unsafe { optional(outbound) }.map(|outbound| outbound.exchange.deadline());
+        deadline.map_or(0, |deadline| u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX))
+    })
+}
+
+/// Until when a wait may last. The host resumes the step then, woken or not.
+///
+/// wait: the wait; NULL reads as 0.
+///
+/// Returns: microseconds on the monotonic clock of `tokenward_time`.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_wait_deadline_us(wait: *const tokenward_wait) -> u64 {
+    guard_or(0, || {
+        // SAFETY: the header's rule for handles.
+        let deadline = unsafe { optional(wait) }.map(|wait| wait.wait.deadline());
+        deadline.map_or(0, |deadline| u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX))
+    })
+}
+
+impl tokenward_step {
+    fn give(step: Step, origin: Option<Origin>) -> *mut Self {
+        Box::into_raw(Box::new(Self { state: step.into(), doomed: false, origin }))
+    }
+}
+
+impl From<Step> for State {
+    #[inline]
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Done(decision) => Self::Decision(tokenward_decision::new(decision)),
+            Step::Introspect(exchange) => Self::Outbound(tokenward_outbound { exchange, headers: OnceCell::new() }),
+            Step::Wait(wait) => Self::Wait(tokenward_wait { wait }),
+        }
+    }
+}
+
+/// Takes what a step stands at, and marks the step busy. The step is left as it is if it stands at something else.
+///
+/// # Safety
+/// If not NULL, `step` is alive, and this thread's alone.
+unsafe fn seize(step: *mut tokenward_step, expected: impl FnOnce(&State) -> bool) -> Outcome<State> {
+    if step.is_null() {
+        return Err(tokenward_result::TOKENWARD_NULL_POINTER);
+    }
+    // SAFETY: the caller's promise. No reference outlives this function: callbacks use the same pointer.
+    let state = unsafe { &mut (*step).state };
+    if expected(state) {
+        return Ok(replace(state, State::Busy));
+    }
+    Err(match state {
+        State::Busy | State::Decision(_) => tokenward_result::TOKENWARD_ALREADY_USED,
+        State::Outbound(_) | State::Wait(_) => tokenward_result::TOKENWARD_WRONG_STEP,
+    })
+}
+
+/// # Safety
+/// As [`seize`].
+unsafe fn seize_wait(step: *mut tokenward_step) -> Outcome<tokenward_wait> {
+    // SAFETY: the caller's promise.
+    match unsafe { seize(step, |state| matches!(state, State::Wait(_))) }? {
+        State::Wait(wait) => Ok(wait),
+        // INVARIANT: `seize` gives what was asked for.
+        _ => Err(tokenward_result::TOKENWARD_WRONG_STEP),
+    }
+}
+
+/// What the core does with a seized step.
+fn core_work<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    caught(|| {
+        #[cfg(feature = "testing")]
+        crate::guard::testing::panic_if_wanted();
+        work()
+    })
+}
+
+/// Puts a wait back that was only looked at.
+///
+/// # Safety
+/// `step` was seized by this thread.
+unsafe fn put_back(step: *mut tokenward_step, wait: tokenward_wait, looked: Result<(), Panicked>) -> Outcome {
+    match looked {
+        // SAFETY: the caller's promise.
+        Ok(()) => unsafe { proceed(step, Ok(Step::Wait(wait.wait))) },
+        Err(panicked) => {
+            let _ = caught(|| drop(wait));
+            // SAFETY: the caller's promise.
+            unsafe { proceed(step, Err(panicked)) }
+        }
+    }
+}
+
+/// Gives a seized step what it stands at next: a refusal, if the core panicked. Frees it, if a callback wanted that.
+///
+/// # Safety
+/// `step` was seized by this thread.
+unsafe fn proceed(step: *mut tokenward_step, next: Result<Step, Panicked>) -> Outcome {
+    let (next, result) = match next {
+        Ok(next) => (Some(next), Ok(())),
+        Err(Panicked) => {
+            // SAFETY: the caller's promise: while a step is busy, it is alive, and nobody changes its origin.
+            let origin = unsafe { &(*step).origin };
+            // INVARIANT: a step that was seized had an origin.
+            let refusal = origin.as_ref().map(|origin| Step::Done(origin.core.internal(origin.head)));
+            (refusal, Err(tokenward_result::TOKENWARD_PANIC))
+        }
+    };
+    // SAFETY: the caller's promise.
+    if unsafe { (*step).doomed } {
+        // Further callbacks may run here, and find the step busy.
+        let _ = caught(|| drop(next));
+        // SAFETY: the host freed it, and `tokenward_step_free` left that to us.
+        drop(unsafe { Box::from_raw(step) });
+        return Err(tokenward_result::TOKENWARD_FREED);
+    }
+    if let Some(next) = next {
+        // SAFETY: the caller's promise. What is replaced is `Busy`, which has nothing to drop.
+        unsafe { (*step).state = next.into() };
+    }
+    result
+}
+
+/// A host's function that is called once.
+struct ReadyCall {
+    function: unsafe extern "C" fn(userdata: *mut c_void, ready: bool),
+    userdata: *mut c_void,
+    stage: AtomicU8,
+}
+
+/// It is being registered: an answer that comes now is kept until that is done, so that the function runs when its step is whole.
+const REGISTERING: u8 = 0;
+const REGISTERED: u8 = 1;
+const EARLY_READY: u8 = 2;
+const EARLY_GONE: u8 = 3;
+
+// SAFETY: the header says that the function is called on any thread, and its userdata goes with it.
+unsafe impl Send for ReadyCall {}
+// SAFETY: as above; nothing but `stage` changes.
+unsafe impl Sync for ReadyCall {}
+
+impl ReadyCall {
+    fn answer(&self, ready: bool) {
+        let early = if ready { EARLY_READY } else { EARLY_GONE };
+        if self.stage.compare_exchange(REGISTERING, early, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            self.call(ready);
+        }
+    }
+
+    fn registered(&self) {
+        match self.stage.compare_exchange(REGISTERING, REGISTERED, Ordering::AcqRel, Ordering::Acquire) {
+            Err(EARLY_READY) => self.call(true),
+            Err(EARLY_GONE) => self.call(false),
+            _ => {}
+        }
+    }
+
+    fn call(&self, ready: bool) {
+        // SAFETY: the host's function with the host's argument, once: by `CallOnce`.
+        unsafe { (self.function)(self.userdata, ready) }
+    }
+}
+
+/// Calls with `false` if it is dropped without a call.
+struct CallOnce(Arc<ReadyCall>);
+
+impl CallOnce {
+    fn call(self, ready: bool) {
+        self.0.answer(ready);
+        // Not dropped, for that would call once more; its count is given back.
+        // SAFETY: the Arc is read once, and its owner is forgotten.
+        drop(unsafe { ptr::read(&std::mem::ManuallyDrop::new(self).0) });
+    }
+}
+
+impl Drop for CallOnce {
+    fn drop(&mut self) {
+        self.0.answer(false);
+    }
+}
+
+const _: () = {
+    const fn moves<T: Send>() {}
+    moves::<Exchange>();
+    moves::<Wait>();
+    moves::<Step>();
+};
