@@ -598,7 +598,9 @@ typedef struct tokenward_reply {
 
 /**
  * Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
- * whichever thread replied to, freed or forgot another step. It may call Tokenward; it must not unwind (no exception, no longjmp).
+ * whichever thread replied to, resumed or freed another step, or authenticated. Where the wait ends within a callback, it runs after the
+ * outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not block;
+ * it must not unwind (no exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
  */
 typedef void (*tokenward_ready_fn)(void *userdata, bool ready);
 
@@ -1152,7 +1154,7 @@ const struct tokenward_outbound *tokenward_step_outbound(const struct tokenward_
  *
  * step: the step.
  *
- * Returns: the wait, which lives until the step is resumed or freed; or NULL.
+ * Returns: the wait, which lives until the step is resumed, freed, or given a function or tag; or NULL.
  *
  * Threads: one at a time.
  */

@@ -8,6 +8,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -32,7 +34,11 @@ pub(crate) enum Outcome {
 #[derive(Default)]
 pub(crate) struct Wakes(Vec<Call>);
 
-type Call = (OnReady, bool);
+/// What to call, what to say, and whether the wait it is for has ended in the meantime.
+type Call = (OnReady, bool, Gone);
+
+/// Set once a wait has ended: a call that is still to be made then says so.
+type Gone = Arc<AtomicBool>;
 
 impl Wakes {
     /// Makes the calls. A call may resume or drop other steps, whose calls come after it: they are made one after the other, not
@@ -58,8 +64,8 @@ impl Wakes {
         if is_nested == Ok(true) {
             return;
         }
-        for (call, ready) in calls.into_iter().flatten() {
-            make(call, ready);
+        for call in calls.into_iter().flatten() {
+            make(call);
         }
         let next = |left: &Cell<Option<VecDeque<Call>>>| {
             let mut queue = left.take()?;
@@ -67,18 +73,20 @@ impl Wakes {
             left.set(Some(queue));
             Some(next)
         };
-        while let Ok(Some((call, ready))) = LEFT.try_with(next) {
-            make(call, ready);
+        while let Ok(Some(call)) = LEFT.try_with(next) {
+            make(call);
         }
     }
 
-    fn add(&mut self, call: Option<OnReady>, ready: bool) {
-        self.0.extend(call.map(|call| (call, ready)));
+    fn add(&mut self, call: Option<OnReady>, ready: bool, gone: &Gone) {
+        self.0.extend(call.map(|call| (call, ready, Arc::clone(gone))));
     }
 }
 
 /// A call that panics harms its own request alone: the others are woken all the same.
-fn make(call: OnReady, ready: bool) {
+fn make((call, ready, gone): Call) {
+    // An earlier call may have dropped the wait that this one is about.
+    let ready = ready && !gone.load(Ordering::Acquire);
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(ready))) {
         std::mem::forget(payload); // its destructor is the host's as well, and may panic again
     }
@@ -124,6 +132,7 @@ enum Phase {
 struct Waiter {
     deadline: i64,
     on_ready: Option<OnReady>,
+    gone: Gone,
 }
 
 impl Flight {
@@ -145,7 +154,7 @@ impl Flight {
         }
         let ticket = state.next;
         state.next += 1;
-        state.waiters.insert(ticket, Waiter { deadline, on_ready: None });
+        state.waiters.insert(ticket, Waiter { deadline, on_ready: None, gone: Gone::default() });
         state.by_deadline.insert((deadline, Reverse(ticket)));
         Some(ticket)
     }
@@ -169,12 +178,10 @@ impl Flight {
             Phase::Offered(elected) => elected == ticket,
             Phase::Asking => false,
         };
-        if ready {
-            wakes.add(Some(call), true);
-        } else if let Some(waiter) = state.waiters.get_mut(&ticket) {
-            wakes.add(waiter.on_ready.replace(call), false);
-        } else {
-            wakes.add(Some(call), false);
+        match state.waiters.get_mut(&ticket) {
+            Some(waiter) if ready => wakes.add(Some(call), true, &waiter.gone),
+            Some(waiter) => wakes.add(waiter.on_ready.replace(call), false, &waiter.gone),
+            None => wakes.add(Some(call), false, &Gone::default()),
         }
         wakes
     }
@@ -196,7 +203,8 @@ impl Flight {
     /// A waiter is gone, `expired` if its time is over. Tells whether the flight is over with that.
     pub(crate) fn leave(&self, ticket: Ticket, expired: bool) -> (bool, Wakes) {
         let mut state = self.state.lock();
-        let call = state.remove(ticket);
+        let (call, gone) = state.remove(ticket);
+        gone.store(true, Ordering::Release);
         let (over, mut wakes) = match state.phase {
             // It had most time left of all: nobody else has any.
             Phase::Offered(elected) if elected == ticket && expired => (true, state.end(Outcome::Abandoned)),
@@ -204,7 +212,7 @@ impl Flight {
             // Whoever ended the flight has seen to the rest.
             _ => (false, Wakes::default()),
         };
-        wakes.add(call, false);
+        wakes.add(call, false, &gone);
         (over, wakes)
     }
 
@@ -213,7 +221,8 @@ impl Flight {
         let mut wakes = Wakes::default();
         let mut state = self.state.lock();
         // A call registered after the election was made at once, so there is none left.
-        wakes.add(state.remove(ticket), true);
+        let (call, gone) = state.remove(ticket);
+        wakes.add(call, true, &gone);
         state.phase = Phase::Asking;
         state.deadline = deadline;
         wakes
@@ -222,17 +231,17 @@ impl Flight {
 
 impl State {
     /// Takes a waiter out, and its call if that was not made.
-    fn remove(&mut self, ticket: Ticket) -> Option<OnReady> {
-        let waiter = self.waiters.remove(&ticket)?;
+    fn remove(&mut self, ticket: Ticket) -> (Option<OnReady>, Gone) {
+        let Some(waiter) = self.waiters.remove(&ticket) else { return (None, Gone::default()) };
         self.by_deadline.remove(&(waiter.deadline, Reverse(ticket)));
-        waiter.on_ready
+        (waiter.on_ready, waiter.gone)
     }
 
     fn end(&mut self, outcome: Outcome) -> Wakes {
         let mut wakes = Wakes::default();
         self.phase = Phase::Over(outcome);
         for waiter in self.waiters.values_mut() {
-            wakes.add(waiter.on_ready.take(), true);
+            wakes.add(waiter.on_ready.take(), true, &waiter.gone);
         }
         wakes
     }
@@ -241,8 +250,9 @@ impl State {
         let mut wakes = Wakes::default();
         match self.by_deadline.last() {
             Some((_, Reverse(ticket))) => {
-                let call = self.waiters.get_mut(ticket).and_then(|waiter| waiter.on_ready.take());
-                wakes.add(call, true);
+                if let Some(waiter) = self.waiters.get_mut(ticket) {
+                    wakes.add(waiter.on_ready.take(), true, &waiter.gone);
+                }
                 self.phase = Phase::Offered(*ticket);
                 (false, wakes)
             }
@@ -300,8 +310,7 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -325,10 +334,13 @@ mod tests {
         flight.on_ready(ticket, call()).run();
         assert_eq!(count.load(Ordering::SeqCst), 100, "the first is replaced");
         flight.finish(Outcome::Abandoned).run();
-        flight.leave(ticket, false).1.run();
         assert_eq!(count.load(Ordering::SeqCst), 101);
         flight.on_ready(ticket, call()).run();
         assert_eq!(count.load(Ordering::SeqCst), 102, "at once when there is something to resume");
+        flight.leave(ticket, false).1.run();
+        assert_eq!(count.load(Ordering::SeqCst), 102);
+        flight.on_ready(ticket, call()).run();
+        assert_eq!(count.load(Ordering::SeqCst), 202, "there is no wait any more");
     }
 
     #[test]
@@ -354,11 +366,32 @@ mod tests {
         };
         let (outer, after, inner) = (say("outer"), say("after"), say("inner"));
         let first: OnReady = Box::new(move |_| {
-            Wakes(vec![(Box::new(move |_| inner()), true)]).run();
+            Wakes(vec![(Box::new(move |_| inner()), true, Gone::default())]).run();
             outer();
         });
-        Wakes(vec![(first, true), (Box::new(move |_| after()), true)]).run();
+        Wakes(vec![(first, true, Gone::default()), (Box::new(move |_| after()), true, Gone::default())]).run();
         assert_eq!(*order.lock(), ["outer", "after", "inner"]);
+    }
+
+    #[test]
+    fn a_wait_that_a_call_drops_is_told_so() {
+        let flight = Arc::new(Flight::new(1, 10));
+        let (first, second) = (flight.join(11, 0).unwrap(), flight.join(12, 0).unwrap());
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (other, to) = (Arc::clone(&flight), Arc::clone(&said));
+        flight
+            .on_ready(
+                first,
+                Box::new(move |ready| {
+                    to.lock().push(("first", ready));
+                    other.leave(second, false).1.run();
+                }),
+            )
+            .run();
+        let to = Arc::clone(&said);
+        flight.on_ready(second, Box::new(move |ready| to.lock().push(("second", ready)))).run();
+        flight.finish(Outcome::Abandoned).run();
+        assert_eq!(*said.lock(), [("first", true), ("second", false)]);
     }
 
     #[test]

@@ -54,7 +54,9 @@ pub struct tokenward_wait {
 }
 
 /// Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
-/// whichever thread replied to, freed or forgot another step. It may call Tokenward; it must not unwind (no exception, no longjmp).
+/// whichever thread replied to, resumed or freed another step, or authenticated. Where the wait ends within a callback, it runs after the
+/// outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not block;
+/// it must not unwind (no exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
 pub type tokenward_ready_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, ready: bool)>;
 
 /// Begins to decide about a request.
@@ -208,7 +210,7 @@ pub unsafe extern "C" fn tokenward_step_outbound(step: *const tokenward_step) ->
 ///
 /// step: the step.
 ///
-/// Returns: the wait, which lives until the step is resumed or freed; or NULL.
+/// Returns: the wait, which lives until the step is resumed, freed, or given a function or tag; or NULL.
 ///
 /// Threads: one at a time.
 #[unsafe(no_mangle)]
@@ -329,7 +331,7 @@ pub unsafe extern "C" fn tokenward_step_on_ready(
         // SAFETY: as above; the step was marked busy, so that it still exists.
         let result = unsafe { put_back(step, wait, registered) };
         // The last that is done: the function may resume or free the step.
-        call.registered();
+        call.registered(result.is_ok());
         result
     })
 }
@@ -664,9 +666,10 @@ impl ReadyCall {
         }
     }
 
-    fn registered(&self) {
+    /// `alive`: the step still exists and waits.
+    fn registered(&self, alive: bool) {
         match self.stage.compare_exchange(REGISTERING, REGISTERED, Ordering::AcqRel, Ordering::Acquire) {
-            Err(EARLY_READY) => self.call(true),
+            Err(EARLY_READY) => self.call(alive),
             Err(EARLY_GONE) => self.call(false),
             _ => {}
         }
