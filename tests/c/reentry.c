@@ -55,6 +55,36 @@ replies_to_another_step(void *userdata, bool ready)
 }
 
 
+/* Frees what `other` points to a seen_t of: its step is gone before its function runs. */
+static void
+frees_the_step_of_another(void *userdata, bool ready)
+{
+    seen_t  *seen = note(userdata, ready);
+    seen_t  *other = (seen_t *) (void *) seen->other;
+
+    tokenward_step_free(other->step);
+    other->step = NULL;
+}
+
+
+static void
+only_notes(void *userdata, bool ready)
+{
+    note(userdata, ready);
+}
+
+
+/* Answers the asker and frees the step that it is about, while another function is being registered for that. */
+static void
+replies_and_frees(void *userdata, bool ready)
+{
+    seen_t  *seen = note(userdata, ready);
+
+    seen->result = reply_active(seen->other);
+    tokenward_step_free(seen->step);
+}
+
+
 static void
 begins_another_request(void *userdata, bool ready)
 {
@@ -166,6 +196,31 @@ topic_reentry(void)
         CHECK(tokenward_step_resume(seen.step, &late) == TOKENWARD_FREED);
     }
     CHECK(seen.calls == 1 && !seen.ready);
+    tokenward_step_free(asks);
+
+    /* A step that an earlier function freed is not ready, whoever answers. */
+    memset(&seen, 0, sizeof(seen));
+    memset(&more, 0, sizeof(more));
+    asks = begin(introspector, "two-wait");
+    seen.step = begin(introspector, "two-wait");
+    more.step = begin(introspector, "two-wait");
+    seen.other = (tokenward_step *) (void *) &more;
+    CHECK(tokenward_step_on_ready(seen.step, frees_the_step_of_another, &seen) == TOKENWARD_OK);
+    CHECK(tokenward_step_on_ready(more.step, only_notes, &more) == TOKENWARD_OK);
+    CHECK(reply_active(asks) == TOKENWARD_OK);
+    CHECK(seen.calls == 1 && seen.ready && more.calls == 1 && !more.ready && more.step == NULL);
+    tokenward_step_free(seen.step);
+    tokenward_step_free(asks);
+
+    /* Nor is one that is freed while a function is registered for it. */
+    memset(&seen, 0, sizeof(seen));
+    memset(&more, 0, sizeof(more));
+    asks = begin(introspector, "registers");
+    seen.step = begin(introspector, "registers");
+    seen.other = asks;
+    CHECK(tokenward_step_on_ready(seen.step, replies_and_frees, &seen) == TOKENWARD_OK);
+    CHECK(tokenward_step_on_ready(seen.step, only_notes, &more) == TOKENWARD_FREED);
+    CHECK(seen.calls == 1 && !seen.ready && seen.result == TOKENWARD_OK && more.calls == 1 && !more.ready);
     tokenward_step_free(asks);
 
     /* Tokenward may be used from a callback. */
