@@ -206,7 +206,7 @@ impl Flight {
         let (call, gone) = state.remove(ticket);
         gone.store(true, Ordering::Release);
         let (over, mut wakes) = match state.phase {
-            // It had most time left of all: nobody else has any.
+            // It had most time left of those who waited then: they have none either. Who came later begins anew.
             Phase::Offered(elected) if elected == ticket && expired => (true, state.end(Outcome::Abandoned)),
             Phase::Offered(elected) if elected == ticket => state.elect(),
             // Whoever ended the flight has seen to the rest.
