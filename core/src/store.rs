@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::cache::{Computed, Hit, Key, KeyHasher, Keys, Lookup, Pools};
+use crate::cache::{Hit, Key, KeyHasher, Keys, Lookup, Pools};
 use crate::claims::Claims;
 use crate::config::{Config, Settings, Sizes};
+use crate::decision::Grant;
 use crate::flight::{Flight, Outcome, Ticket, Wakes};
 use crate::request::Request;
 use crate::stats::Snapshot;
@@ -138,8 +139,8 @@ impl Store {
     }
 
     /// Remembers what was computed for an answer.
-    pub(crate) fn keep(&self, key: &Key, claims: &Arc<Claims>, computed: Computed) {
-        self.shard(key).lock().pools.keep(key, claims, computed);
+    pub(crate) fn keep(&self, key: &Key, claims: &Arc<Claims>, grant: Arc<Grant>) {
+        self.shard(key).lock().pools.keep(key, claims, grant);
     }
 
     /// Drops what is remembered about a token, and lets no request that begins from now on join a flight for it.

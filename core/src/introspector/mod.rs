@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::cache::{Computed, Hit, Key, Lookup};
+use crate::cache::{Hit, Key, Lookup};
 use crate::checks::Verified;
 use crate::claims::Claims;
 use crate::clock::Now;
 use crate::config::{Config, ConfigError, Policy, Problem, Profile};
 use crate::consumer::{Consumers, Identity};
-use crate::decision::{Allow, Decision, Deny, Grant, Reason, Seconds, Source};
+use crate::decision::{Allow, Decision, Deny, Grant, Made, Reason, Seconds, Source};
 use crate::flight::Slots;
 use crate::headers::Set;
 use crate::hide::{Fields, Hidden};
@@ -401,7 +401,9 @@ impl Asked<'_> {
 impl Inner {
     fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
         let generation = self.generation.load(Ordering::Acquire);
-        Lookup { now, settings: &state.config.settings, edits: policy.0.edits, generation }
+        let settings = &state.config.settings;
+        let made = Made { edits: policy.0.edits, generation, header_bytes: settings.header_bytes };
+        Lookup { now, settings, made }
     }
 
     /// The one way from an answer to a decision, fresh, remembered or waited for: no check can be skipped.
@@ -411,7 +413,7 @@ impl Inner {
         let token = match &answer {
             Hit::Inactive => None,
             Hit::Active(claims) => Some((&claims.bounds, &**claims)),
-            Hit::Known(grant) => grant.token(),
+            Hit::Known(grant, bounds) => grant.claims.as_deref().map(|claims| (bounds, claims)),
         };
         let wall = asked.now.wall;
         let verified = match token.map(|(bounds, claims)| claims.verify(bounds, &rules.requirements, wall, leeway)) {
@@ -423,7 +425,7 @@ impl Inner {
         let grant = match (computed, answer) {
             (Some(grant), _) => grant,
             // Computed for these very claims, which have just passed their checks again.
-            (None, Hit::Known(grant)) => grant,
+            (None, Hit::Known(grant, _)) => grant,
             (None, _) => return self.refuse(asked, Reason::Internal.into(), hidden),
         };
         if rules.require_consumer && grant.identity == Identity::Unmatched {
@@ -443,14 +445,12 @@ impl Inner {
         };
         let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
         self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-        let grant = Arc::new(Grant::of_token(claims, identity, set));
+        let made = Made { edits: rules.edits, generation: directory.generation, header_bytes: settings.header_bytes };
+        let grant = Arc::new(Grant::of_token(claims, made, identity, set));
         if settings.cache
             && let Some(key) = asked.key
         {
-            let generation = directory.generation;
-            let header_bytes = settings.header_bytes;
-            let computed = Computed { edits: rules.edits, generation, header_bytes, grant: Arc::clone(&grant) };
-            asked.state.store.keep(key, claims, computed);
+            asked.state.store.keep(key, claims, Arc::clone(&grant));
         }
         grant
     }
