@@ -63,6 +63,8 @@ pub fn is_managed(name: &[u8]) -> bool {
                 _ => byte.to_ascii_lowercase() == expected,
             })
     };
+    // The third byte tells them apart from all others.
+    let Some(b'a' | b'A' | b'c' | b'C') = name.get(2) else { return false };
     is(b"x-consumer-") || is(b"x-credential-") || (name.len() == ANONYMOUS.len() && is(b"x-anonymous-consumer"))
 }
 
