@@ -20,8 +20,12 @@ use crate::stats::Snapshot;
 pub(crate) struct Store {
     keys: Keys,
     evictions: Arc<AtomicU64>,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Apart]>,
 }
+
+/// A shard on cache lines of its own: threads at work in two of them do not meet.
+#[repr(align(128))]
+struct Apart(Mutex<Shard>);
 
 struct Shard {
     pools: Pools,
@@ -58,7 +62,7 @@ impl Store {
     /// A store of other sizes with everything that this one remembers, as far as it fits. Questions under way stay behind.
     pub(crate) fn resized(&self, config: &Config) -> Self {
         let store = Self::with(self.keys.clone(), config.settings.sizes, Arc::clone(&self.evictions));
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let mut old = shard.lock().pools.take();
             old.move_to(|key, put| put(&mut store.shard(key).lock().pools));
         }
@@ -72,8 +76,9 @@ impl Store {
             negative_capacity: sizes.negative_capacity / count,
             max_bytes: sizes.max_bytes / count,
         };
-        let shard =
-            || Mutex::new(Shard { pools: Pools::new(each, Arc::clone(&evictions)), flights: HashMap::default() });
+        let shard = || {
+            Apart(Mutex::new(Shard { pools: Pools::new(each, Arc::clone(&evictions)), flights: HashMap::default() }))
+        };
         let shards = std::iter::repeat_with(shard).take(count).collect();
         Self { keys, evictions, shards }
     }
@@ -152,7 +157,7 @@ impl Store {
             return shard.pools.remove(&family);
         }
         let mut forgotten = false;
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let mut shard = shard.lock();
             shard.flights.retain(|_, boarded| boarded.family != Some(family));
             forgotten |= shard.pools.remove_family(&family);
@@ -161,7 +166,7 @@ impl Store {
     }
 
     pub(crate) fn forget_all(&self) {
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let mut shard = shard.lock();
             shard.flights.clear();
             shard.pools.clear();
@@ -169,7 +174,7 @@ impl Store {
     }
 
     pub(crate) fn count(&self, snapshot: &mut Snapshot) {
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let shard = shard.lock();
             let (positive, negative, bytes) = shard.pools.held();
             snapshot.entries += positive;
@@ -183,7 +188,7 @@ impl Store {
         let at = key.shard() & (self.shards.len() - 1);
         // INVARIANT: the number of shards is a power of two, so `at` is an index.
         #[allow(clippy::indexing_slicing, reason = "see above")]
-        &self.shards[at]
+        &self.shards[at].0
     }
 }
 

@@ -254,7 +254,7 @@ impl Introspector {
     /// The refusal for a defect: what a binding gives where it caught a panic, or cannot go on. `head`: the request is HEAD.
     pub fn internal(&self, head: bool) -> Decision {
         let decision = Decision::Deny(Deny { head, ..Deny::internal() });
-        self.inner.stats.decided(0, &decision, None);
+        self.inner.stats.decided(&decision, None);
         decision
     }
 
@@ -392,12 +392,6 @@ struct Asked<'a> {
     hit: Option<bool>,
 }
 
-impl Asked<'_> {
-    fn shard(&self) -> usize {
-        self.key.map_or(0, Key::shard)
-    }
-}
-
 impl Inner {
     fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
         let generation = self.generation.load(Ordering::Acquire);
@@ -486,7 +480,7 @@ impl Inner {
     }
 
     fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
-        self.stats.decided(asked.shard(), &decision, asked.hit);
+        self.stats.decided(&decision, asked.hit);
         if let Decision::Deny(deny) = &decision
             && self.wants(Level::Debug)
         {
