@@ -246,7 +246,6 @@ impl Decision {
 
     /// The refusal for a defect, without an introspector that would count it; prefer
     /// [`Introspector::internal`](crate::Introspector::internal). `head`: the request is HEAD.
-    #[must_use]
     pub fn internal(head: bool) -> Self {
         Self::Deny(Deny { head, ..Deny::internal() })
     }

@@ -77,6 +77,7 @@ pub(crate) unsafe fn sized<'a, T: Grows>(given: *const T) -> Outcome<Given<'a, T
 const GROWN: usize = if cfg!(feature = "testing_next") { 16 } else { 0 };
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics fails")]
 mod tests {
     use super::*;
 
