@@ -31,13 +31,18 @@
  * - Outputs are written with TOKENWARD_OK alone, and else left as they are; an error is written with the results that its function names,
  *   and is the caller's to free. A NULL that is not allowed is answered with
  *   TOKENWARD_NULL_POINTER, or with the value that a function's text names.
- * - Structs that begin with struct_size are set to zero and to their size before use. They grow at the end. All other structs are frozen.
+ * - Structs that begin with struct_size are set to zero and to their size before use. All other structs are frozen.
  *   Enumerations go inward as integers, and a number that is none is refused.
+ * - Versions. tokenward_abi_check(TOKENWARD_ABI_VERSION) first: it answers TOKENWARD_OK for a library of the same major number and at least
+ *   the header's minor number. With each of those the program works as it was compiled. A struct with struct_size only grows at the
+ *   end: a library takes the shorter one of an older header, and what that lacks counts as zero, which always means what was the case
+ *   before. A struct of a newer header is refused with TOKENWARD_INVALID_ARGUMENT. No function and no number is taken away or
+ *   changes its meaning, and none of the rules above does; numbers may come that this header does not have: an unknown result is a
+ *   failure, an unknown reason still has its name, status and body, an unknown source or identity allows nothing by itself.
  * - const in front of a handle: the call does not change what it stands for. "Threads: one at a time" means one for each handle, and for a
  *   view one for each handle that it is of; handles may move between threads. Freeing is not done beside another use.
  * - No exception and no longjmp may pass through Tokenward. A defect of its own is caught and answered with TOKENWARD_PANIC: free the
  *   handle, and deny.
- * - tokenward_abi_check(TOKENWARD_ABI_VERSION) first.
  */
 
 
@@ -455,8 +460,9 @@ typedef struct tokenward_source {
 } tokenward_source;
 
 /**
- * Takes a line, on whichever thread handles a request. The line lives for the call; the function may call Tokenward, and must not
- * unwind (no exception, no longjmp).
+ * Takes a line, on whichever thread handles a request. The line lives for the call. The function may call Tokenward, but not free the
+ * introspector, policy or document that the call was given which it runs inside of; a step it may free. It must not unwind (no
+ * exception, no longjmp).
  */
 typedef void (*tokenward_log_fn)(void *userdata, const struct tokenward_line *line);
 
@@ -599,8 +605,9 @@ typedef struct tokenward_reply {
 /**
  * Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
  * whichever thread replied to, resumed or freed another step, or authenticated. Where the wait ends within a callback, it runs after the
- * outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not block;
- * it must not unwind (no exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
+ * outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not free the
+ * introspector, policy or document that the call was given which it runs inside of, nor block; steps it may free. It must not unwind (no
+ * exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
  */
 typedef void (*tokenward_ready_fn)(void *userdata, bool ready);
 
@@ -774,7 +781,7 @@ enum tokenward_result tokenward_document_warning_at(const struct tokenward_docum
 size_t tokenward_document_consumer_count(const struct tokenward_document *document);
 
 /**
- * One consumer of a document.
+ * One consumer of a document, in constant time.
  *
  * document: the document.
  * index: from 0, below `tokenward_document_consumer_count`.
@@ -1023,13 +1030,14 @@ size_t tokenward_body_bytes(const struct tokenward_introspector *introspector);
  * Takes the tag of a wait that can go on (`tokenward_step_set_tag`).
  *
  * introspector: the introspector.
- * tag: where the tag goes. Its step may have been freed in the meantime.
+ * tag: where the tag goes. Where several threads use the introspector, another one may have resumed or freed its step since.
  *
  * Returns: TOKENWARD_OK; TOKENWARD_ABSENT if there is none.
  *
  * Threads: any, also at once.
  */
-enum tokenward_result tokenward_next_ready(const struct tokenward_introspector *introspector, uint64_t *tag);
+enum tokenward_result tokenward_next_ready(const struct tokenward_introspector *introspector,
+                                           uint64_t *tag);
 
 /**
  * Frees an introspector. Steps, policies and snapshots of it stay, and go on working.
@@ -1139,7 +1147,7 @@ enum tokenward_result tokenward_internal(const struct tokenward_introspector *in
 
 /**
  * The call to make, if the step stands there. Of this, `tokenward_step_wait` and `tokenward_step_decision`, exactly one is not NULL, but
- * inside of a callback that runs during a call about this very step.
+ * inside of a callback that runs during a reply to this very step, its resumption or its freeing: there it stands at none.
  *
  * step: the step.
  *
@@ -1154,7 +1162,7 @@ const struct tokenward_outbound *tokenward_step_outbound(const struct tokenward_
  *
  * step: the step.
  *
- * Returns: the wait, which lives until the step is resumed, freed, or given a function or tag; or NULL.
+ * Returns: the wait, which lives until the step is resumed or freed; or NULL.
  *
  * Threads: one at a time.
  */
@@ -1189,8 +1197,9 @@ enum tokenward_result tokenward_step_reply(struct tokenward_step *step,
                                            const struct tokenward_time *now);
 
 /**
- * Goes on after a wait: to a decision if there is an answer or the time is over, to a call if the asker went away, and to the wait again
- * if it is resumed early. Resume it in any case when its deadline comes.
+ * Goes on after a wait: to a decision if there is an answer or the time is over, to a call if the asker went away, and to a wait again
+ * if it is resumed early. Resume it in any case when its deadline comes. A wait that it comes to wants a function or tag as the first did:
+ * the one registered before stays if it is the same wait, and giving another is always right.
  *
  * step: a step that stands at a wait.
  * now: the time of now.
@@ -1221,8 +1230,8 @@ enum tokenward_result tokenward_step_on_ready(struct tokenward_step *step,
                                               void *userdata);
 
 /**
- * Registers a tag instead of a function: when the wait can be resumed with profit, `tokenward_next_ready` gives the tag. For hosts that
- * cannot be called back. A wait that ends first gives none.
+ * Registers a tag instead of a function: when the wait can be resumed with profit, `tokenward_next_ready` gives the tag, once. For hosts
+ * that cannot be called back. A wait that ends first gives none, and takes back a tag that nobody has asked for yet.
  *
  * step: a step that stands at a wait.
  * tag: any number.

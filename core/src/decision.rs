@@ -243,6 +243,12 @@ impl Decision {
             Self::Deny(deny) => deny.source,
         }
     }
+
+    /// The refusal for a defect, without an introspector that would count it; prefer
+    /// [`Introspector::internal`](crate::Introspector::internal). `head`: the request is HEAD.
+    pub fn internal(head: bool) -> Self {
+        Self::Deny(Deny { head, ..Deny::internal() })
+    }
 }
 
 /// Leave to go on, and what the upstream may be told.

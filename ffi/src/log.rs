@@ -27,8 +27,9 @@ pub enum tokenward_level {
     TOKENWARD_LEVEL_DEBUG = 4,
 }
 
-/// Takes a line, on whichever thread handles a request. The line lives for the call; the function may call Tokenward, and must not
-/// unwind (no exception, no longjmp).
+/// Takes a line, on whichever thread handles a request. The line lives for the call. The function may call Tokenward, but not free the
+/// introspector, policy or document that the call was given which it runs inside of; a step it may free. It must not unwind (no
+/// exception, no longjmp).
 pub type tokenward_log_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, line: *const tokenward_line)>;
 
 /// Releases what a host gave.
@@ -64,26 +65,15 @@ impl tokenward_line {
     }
 }
 
-/// What a host that cannot be called back asks for later.
+/// Lines for a host that cannot be called back, the oldest first, and how many are kept at most.
 pub(crate) struct Mailbox {
-    /// Lines, the oldest first, and how many are kept at most.
     lines: Mutex<VecDeque<tokenward_line>>,
     capacity: usize,
-    /// Tags of waits that can go on.
-    ready: Mutex<VecDeque<u64>>,
 }
 
 impl Mailbox {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { lines: Mutex::default(), capacity, ready: Mutex::default() }
-    }
-
-    pub(crate) fn wake(&self, tag: u64) {
-        self.ready.lock().push_back(tag);
-    }
-
-    pub(crate) fn next_ready(&self) -> Option<u64> {
-        self.ready.lock().pop_front()
+        Self { lines: Mutex::default(), capacity }
     }
 
     fn keep(&self, line: tokenward_line) {

@@ -7,6 +7,7 @@ use tokenward_core::{Failure, Now, Reply, Request, is_managed};
 
 use crate::guard::{Outcome, guard_or};
 use crate::result::tokenward_result;
+use crate::sized::Grows;
 use crate::text::{Call, Lines, tokenward_header, tokenward_str};
 
 /// A moment on two clocks, in microseconds. Frozen.
@@ -43,6 +44,11 @@ pub struct tokenward_request {
     pub body: tokenward_str,
 }
 
+// SAFETY: `repr(C)`, the size first, and numbers and pointers.
+unsafe impl Grows for tokenward_request {
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
+}
+
 /// How the call to the introspection endpoint went. Set all of it to zero, then `struct_size` to `sizeof(tokenward_reply)`, then either
 /// `failure` or the rest. It grows at the end only.
 #[repr(C)]
@@ -60,6 +66,11 @@ pub struct tokenward_reply {
     pub headers_len: usize,
     /// The whole body.
     pub body: tokenward_str,
+}
+
+// SAFETY: `repr(C)`, the size first, and numbers and pointers.
+unsafe impl Grows for tokenward_reply {
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
 }
 
 /// How a call can fail.
@@ -112,7 +123,6 @@ impl tokenward_request {
     /// Lets the core see it.
     #[inline]
     pub(crate) fn read<'a, R>(&self, call: Call<'a>, then: impl FnOnce(&Request<'_>) -> R) -> Outcome<R> {
-        same_size(self.struct_size, size_of::<Self>())?;
         let method = call.bytes(self.method)?;
         let target = call.bytes(self.target)?;
         let mut lines = Lines::new();
@@ -137,7 +147,6 @@ impl tokenward_request {
 impl tokenward_reply {
     /// Lets the core see it.
     pub(crate) fn read<'a, R>(&self, call: Call<'a>, then: impl FnOnce(Reply<'_>) -> R) -> Outcome<R> {
-        same_size(self.struct_size, size_of::<Self>())?;
         let failure = match self.failure {
             0 => None,
             1 => Some(Failure::Connect),
@@ -160,10 +169,4 @@ impl tokenward_reply {
         let body = call.bytes(self.body)?;
         Ok(then(Reply::Response { status, headers, body }))
     }
-}
-
-/// A struct of another size is of another header, or was not set up.
-pub(crate) fn same_size(given: usize, ours: usize) -> Outcome {
-    // With a field added at the end, sizes of older headers are known here too.
-    if given == ours { Ok(()) } else { Err(tokenward_result::TOKENWARD_INVALID_ARGUMENT) }
 }

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 enum tokenward_result tokenward_testing_panic(void);
-void tokenward_testing_panic_next(void);
+void tokenward_testing_panic_next(uint32_t times);
 #ifdef __cplusplus
 }
 #endif

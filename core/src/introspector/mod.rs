@@ -253,7 +253,7 @@ impl Introspector {
 
     /// The refusal for a defect: what a binding gives where it caught a panic, or cannot go on. `head`: the request is HEAD.
     pub fn internal(&self, head: bool) -> Decision {
-        let decision = Decision::Deny(Deny { head, ..Deny::internal() });
+        let decision = Decision::internal(head);
         self.inner.stats.decided(&decision, None);
         decision
     }
