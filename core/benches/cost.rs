@@ -2,7 +2,7 @@
 //!
 //! Each line shows a figure beside its floor, measured in turn in the same run: the median of the ratios of pairs of samples is what
 //! is quoted, since machines drift. `cargo bench -p tokenward-core` runs all, `... --bench cost -- hit` those whose name holds
-//! the word. A goal that is missed is marked, and makes the exit status 1 with `--check`.
+//! the word. A goal that is missed is marked, and makes the exit status 1 with `--check`. `--markdown` prints the table of the README.
 
 #![allow(
     missing_docs,
@@ -44,8 +44,12 @@ const EXAMPLE: &str = r#"{
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let mut report = Report { missed: 0, words: words.into_iter().cloned().collect() };
-    if !arguments.iter().any(|argument| argument == "--no-head") {
+    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let markdown = given("--markdown");
+    let mut report = Report { missed: 0, markdown, words: words.into_iter().cloned().collect() };
+    if markdown && !given("--no-head") {
+        println!("| | figure | floor | ratio | goal |\n|---|---:|---:|---:|---:|");
+    } else if !given("--no-head") {
         println!("{:<52} {:>12} {:>12} {:>7}  {:>13}  goal", "", "figure", "floor", "ratio", "spread");
     }
     hits(&mut report);
@@ -55,12 +59,13 @@ fn main() -> ExitCode {
     memory(&mut report);
     consumers(&mut report);
     authenticate(&mut report);
-    let checked = arguments.iter().any(|argument| argument == "--check");
-    if checked && report.missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if given("--check") && report.missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 struct Report {
     missed: usize,
+    /// The table of the README.
+    markdown: bool,
     words: Vec<String>,
 }
 
@@ -103,6 +108,11 @@ impl Report {
         let missed = matches!((ratio, goal), (Some(ratio), Some(goal)) if ratio > goal);
         self.missed += usize::from(missed);
         let ratio = ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        if self.markdown {
+            let goal = goal.map(|goal| format!("{goal:.2}")).unwrap_or_default();
+            println!("| {name} | {figure} | {floor} | {ratio} | {goal} |");
+            return;
+        }
         let goal = goal.map(|goal| format!("{goal:.2}{}", if missed { "  MISSED" } else { "" })).unwrap_or_default();
         println!("{name:<52} {figure:>12} {floor:>12} {ratio:>7}  {spread:>13}  {goal}");
     }
@@ -504,7 +514,8 @@ fn authenticate(report: &mut Report) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
     command.args(["bench", "-q", "-p", "tokenward-core", "--features", "client", "--bench", "cost", "--"]);
-    let status = command.args(["authenticate", "--check", "--no-head"]).status().unwrap();
+    command.args(["authenticate", "--check", "--no-head"]).args(report.markdown.then_some("--markdown"));
+    let status = command.status().unwrap();
     report.missed += usize::from(!status.success());
 }
 
