@@ -29,7 +29,7 @@ static char *ngx_http_tokenward_check_endpoint(ngx_conf_t *cf,
 static ngx_http_core_loc_conf_t *ngx_http_tokenward_find_location(
     ngx_http_core_loc_conf_t *server, ngx_str_t *uri, ngx_uint_t *certain);
 static ngx_int_t ngx_http_tokenward_check_locations(ngx_conf_t *cf,
-    ngx_http_core_loc_conf_t *server, ngx_http_core_loc_conf_t *location);
+    ngx_http_core_loc_conf_t *server, void **loc_conf);
 static ngx_int_t ngx_http_tokenward_check_tree(ngx_conf_t *cf,
     ngx_http_core_loc_conf_t *server, ngx_http_location_tree_node_t *node);
 static tokenward_result ngx_http_tokenward_make(
@@ -509,7 +509,7 @@ ngx_int_t
 ngx_http_tokenward_check_endpoints(ngx_conf_t *cf)
 {
     ngx_uint_t                   i;
-    ngx_http_core_loc_conf_t    *clcf;
+    void                       **loc_conf;
     ngx_http_core_srv_conf_t   **cscfp;
     ngx_http_core_main_conf_t   *cmcf;
 
@@ -517,9 +517,13 @@ ngx_http_tokenward_check_endpoints(ngx_conf_t *cf)
     cscfp = cmcf->servers.elts;
 
     for (i = 0; i < cmcf->servers.nelts; i++) {
-        clcf = cscfp[i]->ctx->loc_conf[ngx_http_core_module.ctx_index];
+        loc_conf = cscfp[i]->ctx->loc_conf;
 
-        if (ngx_http_tokenward_check_locations(cf, clcf, clcf) != NGX_OK) {
+        if (ngx_http_tokenward_check_locations(cf,
+                              loc_conf[ngx_http_core_module.ctx_index],
+                              loc_conf)
+            != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }
@@ -530,15 +534,17 @@ ngx_http_tokenward_check_endpoints(ngx_conf_t *cf)
 
 static ngx_int_t
 ngx_http_tokenward_check_locations(ngx_conf_t *cf,
-    ngx_http_core_loc_conf_t *server, ngx_http_core_loc_conf_t *location)
+    ngx_http_core_loc_conf_t *server, void **loc_conf)
 {
     char                           *error;
+    ngx_http_core_loc_conf_t       *location;
     ngx_http_tokenward_loc_conf_t  *conf;
 #if (NGX_PCRE)
     ngx_http_core_loc_conf_t      **clcfp;
 #endif
 
-    conf = location->loc_conf[ngx_http_tokenward_module.ctx_index];
+    location = loc_conf[ngx_http_core_module.ctx_index];
+    conf = loc_conf[ngx_http_tokenward_module.ctx_index];
 
     if (conf->enable) {
         error = ngx_http_tokenward_check_endpoint(cf, server, conf);
@@ -555,7 +561,8 @@ ngx_http_tokenward_check_locations(ngx_conf_t *cf,
 
     if (location->regex_locations) {
         for (clcfp = location->regex_locations; *clcfp; clcfp++) {
-            if (ngx_http_tokenward_check_locations(cf, server, *clcfp)
+            if (ngx_http_tokenward_check_locations(cf, server,
+                                                   (*clcfp)->loc_conf)
                 != NGX_OK)
             {
                 return NGX_ERROR;
@@ -579,10 +586,12 @@ ngx_http_tokenward_check_tree(ngx_conf_t *cf, ngx_http_core_loc_conf_t *server,
     }
 
     if ((node->exact
-         && ngx_http_tokenward_check_locations(cf, server, node->exact)
+         && ngx_http_tokenward_check_locations(cf, server,
+                                               node->exact->loc_conf)
             != NGX_OK)
         || (node->inclusive
-            && ngx_http_tokenward_check_locations(cf, server, node->inclusive)
+            && ngx_http_tokenward_check_locations(cf, server,
+                                                  node->inclusive->loc_conf)
                != NGX_OK)
         || ngx_http_tokenward_check_tree(cf, server, node->left) != NGX_OK
         || ngx_http_tokenward_check_tree(cf, server, node->tree) != NGX_OK
