@@ -39,7 +39,7 @@ const SKIPPED = {
     [CONNECTION]: 'passes on what Connection lists, all of it',
   },
   openresty: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
-  python: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
+  python: each(UPGRADE, NO_UPGRADE),
   node: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
 };
 const skipped = SKIPPED[HOST] ?? {};

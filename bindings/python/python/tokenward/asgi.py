@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from ._introspector import Introspector
 from ._paths import Paths
+from ._private import with_private
 from ._tokenward import Allow, Deny, Policy, _asgi_scope, _asgi_stripped
 
 __all__ = ["TokenwardMiddleware"]
@@ -163,14 +164,13 @@ def _replayed(body: bytes, more: bool, receive: Receive) -> Receive:
 
 
 def _adding(headers: list[tuple[str, str]], send: Send) -> Send:
-    """Adds headers to an answer of success (RFC 6750 2.3)."""
-    lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    names = {name for name, _ in lines}
+    """Adds headers to an answer of success."""
 
     async def add(message: Message) -> None:
         if message["type"] == "http.response.start" and 200 <= message["status"] < 300:
-            kept = [(name, value) for name, value in message.get("headers", ()) if bytes(name).lower() not in names]
-            message = {**message, "headers": kept + lines}
+            lines = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in message.get("headers", ())]
+            lines = with_private(lines, headers)
+            message = {**message, "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in lines]}
         await send(message)
 
     return add

@@ -26,6 +26,7 @@ from django.utils.module_loading import import_string
 
 from ._introspector import Introspector
 from ._paths import Paths
+from ._private import with_private
 from ._tokenward import Allow, Deny, Introspect, Wait, _wsgi_strip
 from .wsgi import allow
 
@@ -180,6 +181,7 @@ def _refusal(deny: Deny) -> HttpResponse:
 
 def _private(response: HttpResponseBase, headers: list[tuple[str, str]]) -> HttpResponseBase:
     if 200 <= response.status_code < 300:
-        for name, value in headers:
-            response[name] = value
+        for name, value in with_private(response.items(), headers):
+            if name in dict(headers):
+                response[name] = value
     return response

@@ -84,19 +84,23 @@ class Requirement(SecurityBase):
         self._settings = policy
         self._policies: dict[tuple[Introspector, str], Policy] = {}
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Allow:
+    async def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes, response: Response
+    ) -> Allow:
         introspector = self._introspector or getattr(connection.app.state, "tokenward", None)
         if introspector is None:
             raise RuntimeError("no introspector: `tokenward.fastapi.install(app, introspector)` gives it one")
         policy = self._policy(introspector, security_scopes.scope_str)
         scope = connection.scope
         before = scope.get("tokenward")
+        body = b""
         if isinstance(before, Allow):
             step = _asgi_again(introspector, before, policy)
         else:
             step = introspector._asgi(scope, policy)
             if step is None:
-                body = await Request(scope, connection._receive).body()  # type: ignore[attr-defined]
+                if isinstance(connection, Request):
+                    body = await connection.body()
                 step = introspector._asgi(scope, policy, body)
         if isinstance(step, dict):
             decision = step["tokenward"]
@@ -107,7 +111,9 @@ class Requirement(SecurityBase):
         if not isinstance(decision, Allow):
             raise Denied(decision)
         if not isinstance(before, Allow):
-            _apply(connection, _asgi_scope(scope, decision))
+            _apply(connection, _asgi_scope(scope, decision, body))
+            for name, value in decision.response_headers:
+                response.headers[name] = value
         return decision
 
     def _policy(self, introspector: Introspector, further: str) -> Policy:

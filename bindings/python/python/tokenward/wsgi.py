@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from ._introspector import Introspector
 from ._paths import Paths
+from ._private import with_private
 from ._tokenward import Allow, Deny, Policy, _wsgi_apply, _wsgi_strip
 
 __all__ = ["TokenwardMiddleware"]
@@ -151,12 +152,9 @@ class _Body(io.RawIOBase):
 
 
 def _adding(headers: list[tuple[str, str]], start_response: StartResponse) -> StartResponse:
-    """Adds headers to an answer of success (RFC 6750 2.3)."""
-    names = {name.lower() for name, _ in headers}
+    """Adds headers to an answer of success."""
 
     def start(status: str, lines: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
-        if status.startswith("2"):
-            lines = [line for line in lines if line[0].lower() not in names] + headers
-        return start_response(status, lines, *rest)
+        return start_response(status, with_private(lines, headers) if status.startswith("2") else lines, *rest)
 
     return start
