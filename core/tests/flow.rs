@@ -388,6 +388,12 @@ fn a_lookup_decides_from_what_is_known_and_begins_nothing() {
     let Some(Decision::Allow(allow)) = introspector.lookup(&request, now) else { panic!() };
     assert_eq!(allow.source(), tokenward_core::Source::Cache);
 
+    let Some(Decision::Allow(again)) = introspector.lookup(&request, now) else { panic!() };
+    assert!(allow.shared().is_some() && allow.shared() == again.shared());
+    introspector.replace_consumers(Consumers::none());
+    let Some(Decision::Allow(again)) = introspector.lookup(&request, now) else { panic!() };
+    assert!(allow.shared() != again.shared(), "what was computed for another directory is another thing");
+
     let policy = introspector.policy(r#"{"require":{"scopes":["write"]}}"#).unwrap();
     let Some(Decision::Deny(deny)) = introspector.lookup_with(&policy, &request, now) else { panic!() };
     assert_eq!(deny.reason(), Reason::InsufficientScope);

@@ -9,6 +9,7 @@ use tokenward_core::{self as core, Decision, Header, HeaderEdits, Now};
 
 use crate::decision::{Allow, Deny, User};
 use crate::introspector::{Introspector, Started};
+use crate::kept::Kept;
 use crate::step::step_object;
 
 /// A header line as the server gave it, and its parts.
@@ -100,7 +101,11 @@ pub(crate) fn begin(
         Started::Done(Decision::Allow(allow)) => {
             let plain = allow.body().is_none() && allow.response_headers().next().is_none();
             let allow = Bound::new(py, Allow::of(allow, scope, body))?;
-            if plain { Ok(passed(scope, &allow, lines)?.into_any().unbind()) } else { Ok(allow.into_any().unbind()) }
+            if plain {
+                Ok(passed(scope, &allow, lines, Some(introspector.kept()))?.into_any().unbind())
+            } else {
+                Ok(allow.into_any().unbind())
+            }
         }
         Started::Done(Decision::Deny(deny)) => Ok(Py::new(py, Deny(deny))?.into_any()),
         Started::Under(step, of) => step_object(py, step, of),
@@ -112,12 +117,17 @@ fn passed<'py>(
     scope: &Bound<'py, PyDict>,
     allow: &Bound<'py, Allow>,
     lines: Lines<'py>,
+    kept: Option<&Kept>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = scope.py();
     let decided = &allow.get().allow;
     let new = scope.copy()?;
     let length = decided.body().map(<[u8]>::len);
-    new.set_item(intern!(py, "headers"), edited(py, lines, decided.edits(), length)?)?;
+    let set = match (decided.shared(), kept) {
+        (Some(shared), Some(kept)) => kept.get_or_make(py, shared, || set_lines(py, decided.edits()))?,
+        _ => set_lines(py, decided.edits())?,
+    };
+    new.set_item(intern!(py, "headers"), edited(py, lines, decided.edits(), &set, length)?)?;
     if let Some(target) = decided.target() {
         let query = target.iter().position(|&byte| byte == b'?').and_then(|at| target.get(at + 1..));
         new.set_item(intern!(py, "query_string"), PyBytes::new(py, query.unwrap_or_default()))?;
@@ -129,10 +139,23 @@ fn passed<'py>(
     Ok(new)
 }
 
+/// The lines that an allow sets. Names are in lower case, as ASGI has them.
+fn set_lines<'py>(py: Python<'py>, edits: HeaderEdits<'_>) -> PyResult<Bound<'py, PyTuple>> {
+    let mut lines: SmallVec<[Bound<'py, PyAny>; 16]> = SmallVec::new();
+    for (name, value) in edits.set() {
+        let mut lower: SmallVec<[u8; 40]> = SmallVec::from_slice(name.as_bytes());
+        lower.make_ascii_lowercase();
+        let line = (PyBytes::new(py, &lower), PyBytes::new(py, value.as_bytes()));
+        lines.push(line.into_pyobject(py)?.into_any());
+    }
+    PyTuple::new(py, lines)
+}
+
 fn edited<'py>(
     py: Python<'py>,
     lines: Lines<'py>,
     edits: HeaderEdits<'_>,
+    set: &Bound<'py, PyTuple>,
     length: Option<usize>,
 ) -> PyResult<Bound<'py, PyList>> {
     let removed: SmallVec<[&[u8]; 4]> = edits.remove().collect();
@@ -145,12 +168,7 @@ fn edited<'py>(
             kept.push(line.item);
         }
     }
-    for (name, value) in edits.set() {
-        let mut lower: SmallVec<[u8; 40]> = SmallVec::from_slice(name.as_bytes());
-        lower.make_ascii_lowercase();
-        let line = (PyBytes::new(py, &lower), PyBytes::new(py, value.as_bytes()));
-        kept.push(line.into_pyobject(py)?.into_any());
-    }
+    kept.extend(set.iter());
     if let Some(length) = length {
         let line = (PyBytes::new(py, b"content-length"), PyBytes::new(py, length.to_string().as_bytes()));
         kept.push(line.into_pyobject(py)?.into_any());
@@ -182,7 +200,7 @@ pub(crate) fn _asgi_scope<'py>(
         Some(_) => allow.clone(),
         None => Bound::new(scope.py(), Allow::of(decided.allow.clone(), scope, body))?,
     };
-    passed(scope, &allow, lines(scope)?)
+    passed(scope, &allow, lines(scope)?, None)
 }
 
 /// The scope without what only Tokenward may set.

@@ -5,6 +5,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use tokenward_core::{self as core, Now, Step};
 
 use crate::decision::{Consumer, object};
+use crate::kept::Kept;
 use crate::life::{Lives, caught};
 use crate::log::collecting;
 use crate::request::Request;
@@ -27,6 +28,7 @@ impl Policy {
 #[pyclass(frozen, subclass, weakref, dict, module = "tokenward._tokenward")]
 pub(crate) struct Introspector {
     lives: Lives,
+    kept: Kept,
 }
 
 #[pymethods]
@@ -39,7 +41,7 @@ impl Introspector {
             directory = config::consumers(py, consumers)?;
         }
         warn(py, &config, &directory)?;
-        Ok(Self { lives: Lives::new(py, config, directory)? })
+        Ok(Self { lives: Lives::new(py, config, directory)?, kept: Kept::new() })
     }
 
     /// Decides without asking anybody: from what is remembered, or where no answer is needed. `None`, and nothing is counted or
@@ -307,6 +309,10 @@ impl Introspector {
                 None => Started::Done(introspector.internal(head)),
             }
         })
+    }
+
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     pub(crate) fn body_is_needed(

@@ -10,6 +10,7 @@ mod asgi;
 mod config;
 mod decision;
 mod introspector;
+mod kept;
 mod life;
 mod log;
 mod request;

@@ -56,13 +56,13 @@ class TokenwardMiddleware:
         self.introspector = introspector
         self._begin = introspector._asgi
         self._policy = policy if policy is None or isinstance(policy, Policy) else introspector.policy(policy)
-        self._exclude = Paths(exclude)
+        self._exclude = Paths(exclude) or None
         self._on_deny = on_deny
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http" or kind == "websocket":
-            if self._exclude and scope["path"] in self._exclude:
+            if self._exclude is not None and scope["path"] in self._exclude:
                 await self.app(_asgi_stripped(scope), receive, send)
                 return
             try:

@@ -53,11 +53,11 @@ class TokenwardMiddleware:
         self.introspector = introspector
         self._policy = policy if policy is None or isinstance(policy, Policy) else introspector.policy(policy)
         # Paths are decoded as Latin-1 here (PEP 3333).
-        self._exclude = Paths([path.encode().decode("latin-1") for path in exclude])
+        self._exclude = Paths([path.encode().decode("latin-1") for path in _each(exclude)]) or None
         self._on_deny = on_deny
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._exclude and environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") in self._exclude:
+        if self._exclude is not None and environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") in self._exclude:
             _wsgi_strip(environ)
             return self.app(environ, start_response)
         try:
@@ -91,6 +91,12 @@ class TokenwardMiddleware:
             if step is None:
                 raise RuntimeError("the body was given")
         return self.introspector.finish(step)
+
+
+def _each(paths: Iterable[str]) -> Iterable[str]:
+    if isinstance(paths, str):
+        raise TypeError("the paths that are excluded are an iterable of strings")
+    return paths
 
 
 def allow(environ: Environ, decision: Allow) -> None:
