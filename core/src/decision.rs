@@ -1,6 +1,7 @@
 //! What becomes of a request: allowed with exact edits, or denied with an exact answer. There is no third outcome.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 use crate::claims::{Claims, NumericDate};
@@ -335,6 +336,12 @@ impl Allow {
         self.hidden.private.then_some(("Cache-Control", "private")).into_iter()
     }
 
+    /// What it shares with other allows, for hosts that keep what they make of it; none for preflights.
+    #[must_use]
+    pub fn shared(&self) -> Option<Shared> {
+        self.grant.as_ref().map(|grant| Shared(Arc::clone(grant)))
+    }
+
     /// When the token expires, if the authorization server says so.
     #[must_use]
     pub fn expires(&self) -> Option<NumericDate> {
@@ -345,6 +352,32 @@ impl Allow {
     #[must_use]
     pub const fn source(&self) -> Source {
         self.source
+    }
+}
+
+/// What hits of one answer share under one policy and directory: equal ones stand for the same identity, the same claims and the
+/// same [`set`](HeaderEdits::set) headers. Keeping one keeps these.
+#[derive(Clone)]
+pub struct Shared(Arc<Grant>);
+
+impl PartialEq for Shared {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Shared {}
+
+impl Hash for Shared {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+/// Shows nothing of it.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 

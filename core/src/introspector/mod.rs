@@ -146,6 +146,19 @@ impl Introspector {
         self.begin_in(&state, policy, request, now)
     }
 
+    /// Decides without asking anybody: from what is remembered, or where no answer is needed. None, and nothing is counted or
+    /// begun, where [`begin`](Self::begin) would give a call to make or a wait.
+    pub fn lookup(&self, request: &Request<'_>, now: Now) -> Option<Decision> {
+        let state = self.inner.state.load();
+        decided(self.known(&state, &state.config.policy, request, now))
+    }
+
+    /// The same, by a further policy.
+    pub fn lookup_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Option<Decision> {
+        let state = self.inner.state.load();
+        decided(self.known(&state, policy, request, now))
+    }
+
     /// Whether the body is needed to decide by the document's own policy. A host reads and hands over a body only then, up to
     /// [`body_bytes`](Self::body_bytes).
     #[must_use]
@@ -288,6 +301,17 @@ impl Introspector {
     }
 
     fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
+        self.known(state, policy, request, now).unwrap_or_else(|context| context.ask(now, Source::Cache))
+    }
+
+    /// The decision, if nobody has to be asked for it, as a step that is done.
+    fn known(
+        &self,
+        state: &Arc<State>,
+        policy: &Policy,
+        request: &Request<'_>,
+        now: Now,
+    ) -> Result<Step, Box<Context>> {
         let rules = &*policy.0;
         let kong = rules.profile == Profile::Kong;
         let head = request.method == b"HEAD";
@@ -298,7 +322,7 @@ impl Introspector {
         if !rules.run_on_preflight && is_preflight(request, kong) {
             let hidden = Hidden::of(request, fields, None, rules.hide);
             let allow = Allow { grant: None, hidden, source: Source::None };
-            return inner.done(&asked(None, Source::None), Decision::Allow(allow));
+            return Ok(inner.done(&asked(None, Source::None), Decision::Allow(allow)));
         }
 
         let found = token::read(request, &fields.authorization, &reading(&state.config, policy));
@@ -309,11 +333,11 @@ impl Introspector {
         let token = match &found.presented {
             Presented::Token(token) => token.bytes(),
             Presented::Nothing => {
-                return inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden);
+                return Ok(inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden));
             }
             Presented::Malformed(malformed) => {
                 let denial = Denial { malformed: Some(*malformed), ..Denial::from(Reason::RequestMalformed) };
-                return inner.refuse(&asked(None, Source::None), denial, hidden);
+                return Ok(inner.refuse(&asked(None, Source::None), denial, hidden));
             }
         };
 
@@ -322,13 +346,13 @@ impl Introspector {
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
             let asked = Asked { hit: Some(!matches!(hit, Hit::Inactive)), ..asked(Some(&key), Source::Cache) };
-            return inner.conclude(&asked, hit, hidden);
+            return Ok(inner.conclude(&asked, hit, hidden));
         }
         if found.unchecked && !token::is_b64token(token) {
             let denial = Denial { malformed: Some(Malformed::Header), ..Denial::from(Reason::RequestMalformed) };
-            return inner.refuse(&asked(None, Source::None), denial, hidden);
+            return Ok(inner.refuse(&asked(None, Source::None), denial, hidden));
         }
-        let context = Context {
+        Err(Box::new(Context {
             inner: Arc::clone(&self.inner),
             state: Arc::clone(state),
             policy: policy.clone(),
@@ -338,14 +362,20 @@ impl Introspector {
             hidden,
             head,
             deadline: now.mono.saturating_add(state.config.settings.timeout),
-        };
-        context.ask(now, Source::Cache)
+        }))
     }
 }
 
 impl fmt::Debug for Introspector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Introspector").finish_non_exhaustive()
+    }
+}
+
+fn decided(known: Result<Step, Box<Context>>) -> Option<Decision> {
+    match known {
+        Ok(Step::Done(decision)) => Some(decision),
+        _ => None,
     }
 }
 
