@@ -1,6 +1,7 @@
 //! What becomes of a request: allowed with exact edits, or denied with an exact answer. There is no third outcome.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::claims::{Bounds, Claims, NumericDate};
@@ -256,6 +257,7 @@ pub struct Allow {
 /// What an allow shares with others of the same answer and policy.
 #[derive(Debug)]
 pub(crate) struct Grant {
+    id: u64,
     /// Those of the claims, beside the reference count that a hit touches anyway.
     bounds: Option<Bounds>,
     pub(crate) claims: Option<Arc<Claims>>,
@@ -265,11 +267,11 @@ pub(crate) struct Grant {
 
 impl Grant {
     pub(crate) fn of_token(claims: &Arc<Claims>, identity: Identity, set: Set) -> Self {
-        Self { bounds: Some(claims.bounds), claims: Some(Arc::clone(claims)), identity, set }
+        Self { id: next_id(), bounds: Some(claims.bounds), claims: Some(Arc::clone(claims)), identity, set }
     }
 
     pub(crate) fn anonymous(consumer: Arc<Consumer>, set: Set) -> Self {
-        Self { bounds: None, claims: None, identity: Identity::Anonymous(consumer), set }
+        Self { id: next_id(), bounds: None, claims: None, identity: Identity::Anonymous(consumer), set }
     }
 
     /// The claims and their bounds; none for the anonymous consumer.
@@ -278,7 +280,21 @@ impl Grant {
     }
 }
 
+/// Numbers of grants are never used again: what a host keeps under one cannot become another's.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Allow {
+    /// A number that decisions have in common whose [`identity`](Self::identity), [`claims`](Self::claims) and lines
+    /// [set](HeaderEdits::set) are the same because they were computed once: unique in the process, and below 2^53 for thousands of
+    /// years. A host in another language keeps what it made of them under it. None where there is nothing of it.
+    #[must_use]
+    pub fn shared(&self) -> Option<u64> {
+        self.grant.as_ref().map(|grant| grant.id)
+    }
+
     /// Who is behind the request.
     #[must_use]
     pub fn identity(&self) -> &Identity {

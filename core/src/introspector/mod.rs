@@ -64,6 +64,23 @@ struct State {
     client: crate::client::Client,
 }
 
+/// How far a request comes by itself.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
+enum Known {
+    Step(Step),
+    /// The token has to be asked about.
+    Not(Context),
+}
+
+impl Known {
+    fn decision(self) -> Option<Decision> {
+        match self {
+            Self::Step(Step::Done(decision)) => Some(decision),
+            _ => None,
+        }
+    }
+}
+
 /// Builds an introspector.
 #[must_use]
 pub struct Builder {
@@ -144,6 +161,21 @@ impl Introspector {
     pub fn begin_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
         let state = self.inner.state.load();
         self.begin_in(&state, policy, request, now)
+    }
+
+    /// The decision if there is one without asking or waiting: from the cache, or because the request itself says enough. None if
+    /// the token has to be asked about; nothing is begun and nothing counted then. For a host to which a decision at once is
+    /// worth a way of its own; whoever goes on in any case calls [`begin`](Self::begin) alone.
+    #[must_use]
+    pub fn lookup(&self, request: &Request<'_>, now: Now) -> Option<Decision> {
+        let state = self.inner.state.load();
+        self.known(&state, &state.config.policy, request, now).decision()
+    }
+
+    /// The same, by a further policy.
+    #[must_use]
+    pub fn lookup_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Option<Decision> {
+        self.known(&self.inner.state.load(), policy, request, now).decision()
     }
 
     /// Whether the body is needed to decide by the document's own policy. A host reads and hands over a body only then, up to
@@ -265,6 +297,15 @@ impl Introspector {
     }
 
     fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
+        match self.known(state, policy, request, now) {
+            Known::Step(step) => step,
+            Known::Not(context) => context.ask(now, Source::Cache),
+        }
+    }
+
+    /// As far as it goes without anybody being asked or waited for.
+    #[inline]
+    fn known(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Known {
         let rules = &*policy.0;
         let kong = rules.profile == Profile::Kong;
         let head = request.method == b"HEAD";
@@ -275,7 +316,7 @@ impl Introspector {
         if !rules.run_on_preflight && is_preflight(request, kong) {
             let hidden = Hidden::of(request, fields, None, rules.hide);
             let allow = Allow { grant: None, hidden, source: Source::None };
-            return inner.done(&asked(None, Source::None), Decision::Allow(allow));
+            return Known::Step(inner.done(&asked(None, Source::None), Decision::Allow(allow)));
         }
 
         let found = token::read(request, &fields.authorization, &reading(&state.config, policy));
@@ -286,11 +327,11 @@ impl Introspector {
         let token = match &found.presented {
             Presented::Token(token) => token.bytes(),
             Presented::Nothing => {
-                return inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden);
+                return Known::Step(inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden));
             }
             Presented::Malformed(malformed) => {
                 let denial = Denial { malformed: Some(*malformed), ..Denial::from(Reason::RequestMalformed) };
-                return inner.refuse(&asked(None, Source::None), denial, hidden);
+                return Known::Step(inner.refuse(&asked(None, Source::None), denial, hidden));
             }
         };
 
@@ -299,13 +340,13 @@ impl Introspector {
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
             let asked = Asked { hit: Some(!matches!(hit, Hit::Inactive)), ..asked(Some(&key), Source::Cache) };
-            return inner.conclude(&asked, hit, hidden);
+            return Known::Step(inner.conclude(&asked, hit, hidden));
         }
         if found.unchecked && !token::is_b64token(token) {
             let denial = Denial { malformed: Some(Malformed::Header), ..Denial::from(Reason::RequestMalformed) };
-            return inner.refuse(&asked(None, Source::None), denial, hidden);
+            return Known::Step(inner.refuse(&asked(None, Source::None), denial, hidden));
         }
-        let context = Context {
+        Known::Not(Context {
             inner: Arc::clone(&self.inner),
             state: Arc::clone(state),
             policy: policy.clone(),
@@ -315,8 +356,7 @@ impl Introspector {
             hidden,
             head,
             deadline: now.mono.saturating_add(state.config.settings.timeout),
-        };
-        context.ask(now, Source::Cache)
+        })
     }
 }
 
