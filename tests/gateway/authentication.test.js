@@ -1,9 +1,9 @@
 // Who gets through, and what the upstream is told about them.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 
 import { bearer, exchange, request } from './support/client.js';
+import { test } from './support/hosts.js';
 import { secrets } from './support/parts.js';
 import { ALICE, GUEST, assertRefused, credential, scene } from './support/scene.js';
 import { managed, values } from './support/upstream.js';

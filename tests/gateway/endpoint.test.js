@@ -6,10 +6,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import { join } from 'node:path';
-import { test } from 'node:test';
 
 import { clientAuth, startAuthorizationServer } from './support/authorization_server.js';
 import { bearer, request } from './support/client.js';
+import { test } from './support/hosts.js';
 import { close, eventually, folder, listen, secrets } from './support/parts.js';
 import { ALICE, assertRefused, credential, scene } from './support/scene.js';
 import { managed } from './support/upstream.js';

@@ -1,9 +1,9 @@
 // For how long an answer is good: time to live, expiry, revocation, reload.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 
 import { bearer, request } from './support/client.js';
+import { test } from './support/hosts.js';
 import { eventually } from './support/parts.js';
 import { assertRefused, scene } from './support/scene.js';
 

@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { test } from 'node:test';
 
 import { bearer, exchange, request } from './support/client.js';
+import { test } from './support/hosts.js';
 import { eventually } from './support/parts.js';
 import { ALICE, assertRefused, credential, scene } from './support/scene.js';
 import { managed, values } from './support/upstream.js';

@@ -1,4 +1,4 @@
-// The gateway as a process of its own, started as every host is: examples/HOST/run.
+// The gateway, or another host, as a process of its own, started as every host is: examples/HOST/run.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -6,9 +6,10 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { request } from './client.js';
+import { HOST } from './hosts.js';
 import { ROOT, eventually, folder, secrets } from './parts.js';
 
-const RUN = join(ROOT, 'examples/gateway/run');
+const RUN = join(ROOT, 'examples', HOST, 'run');
 
 // A test process that breaks off leaves nothing behind.
 const running = new Set();
