@@ -77,6 +77,10 @@ class Introspector {
     return this.#port.native.warnings();
   }
 
+  get consumers() {
+    return this.#port.native.consumers();
+  }
+
   policy(fields) {
     const number = configuring(() => this.#port.native.policy(json(fields, 'policy')));
     this.#port.drain();

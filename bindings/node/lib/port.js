@@ -33,6 +33,11 @@ const channels = {
   log: dc.channel('tokenward:log'),
 };
 
+const NONE = Object.freeze([]);
+
+/** Whether a text has more NULs than parts that they divide. */
+const hasNul = (text, raw, rest) => text.split('\0').length !== 2 + raw.length + (rest?.trailers?.length ?? 0);
+
 /** `begin` needs the body first. */
 const NEEDS = Symbol('the body is needed');
 
@@ -76,27 +81,30 @@ class Port {
     return this.#ask(method, target, raw, BODY, rest) === NEEDS;
   }
 
-  #ask(method, target, raw, want, rest) {
-    let text = `${method}\0${target}`;
+  #ask(method, target, raw, want, rest, divider = '\0') {
+    let text = method + divider + target;
     let shape = raw.length >> 1;
-    if (shape > 0) text += `\0${raw.join('\0')}`;
+    if (shape > 0) text += divider + raw.join(divider);
     let code;
-    if (rest === undefined && this.#clock === undefined) {
-      code = this.#decide(text, shape, want);
-    } else {
-      const { policy = 0, body, trailers } = rest ?? {};
-      if (trailers !== undefined && trailers.length > 0) {
-        text += `\0${trailers.join('\0')}`;
-        shape += trailers.length * 65536;
-      }
-      if (raw.length > 0x1fffe || shape > 0xffffffff) throw new TypeError('the request has too many headers');
-      want += policy * 8;
-      if (this.#clock === undefined) {
-        code = this.#decide(text, shape, want, body);
+    try {
+      if (rest === undefined && this.#clock === undefined) {
+        code = this.#decide(text, shape, want);
       } else {
-        const [wall, mono] = this.#now();
-        code = this.#decide(text, shape, want, body, wall, mono);
+        const { policy = 0, body, trailers = NONE } = rest ?? {};
+        if (trailers.length > 0) text += divider + trailers.join(divider);
+        if (raw.length > 0x1fffe || trailers.length > 0xffff) throw new TypeError('the request has too many headers');
+        const sizes = shape + trailers.length * 65536;
+        if (this.#clock === undefined) {
+          code = this.#decide(text, sizes, want + policy * 8, body);
+        } else {
+          const [wall, mono] = this.#now();
+          code = this.#decide(text, sizes, want + policy * 8, body, wall, mono);
+        }
       }
+    } catch (error) {
+      // A NUL is a byte like any other, and for the core to refuse.
+      if (divider !== '\0' || error.code !== 'ERR_TOKENWARD_REQUEST' || !hasNul(text, raw, rest)) throw error;
+      return this.#ask(method, target, raw, want, rest, '\u0100');
     }
     return this.#found(code);
   }

@@ -73,6 +73,11 @@ class Exchange extends Step {
     return 'introspect';
   }
 
+  get timeLeft() {
+    // No more than `timeout`, even if the clock went back.
+    return Math.min(this.#look().timeLeft, super.timeLeft);
+  }
+
   get method() {
     return this.#look().method;
   }

@@ -2,7 +2,7 @@
 //!
 //! In: the request as one text, its parts divided by NUL (method, target, then name and value of each header, then names of
 //! trailers), how many headers and trailers there are, what is wanted, the policy's number, and where there are any the body and
-//! the time. A NUL within a part makes the count wrong, and the request is refused.
+//! the time. A NUL within a part makes the count wrong: JavaScript then divides by U+0100, which no part can hold.
 //!
 //! Out: a whole number below 2^53. Its low bits say what the step is; for an allow, what is above them is the number under which
 //! JavaScript keeps what it made of identity, claims and lines to set ([`Allow::shared`](tokenward_core::Allow::shared)).
@@ -148,8 +148,9 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
 
     let mut scratch = port.scratch.try_borrow_mut().map_err(|_| Error::from_status(Status::GenericFailure))?;
     // SAFETY: the caller's promise.
-    let text = unsafe { scratch.read(env, value(0)?)? };
-    let mut parts = Parts { text, ends: memchr::memchr_iter(0, text), at: Some(0) };
+    let (text, dividers) = unsafe { scratch.read(env, value(0)?)? };
+    let ends = if dividers.is_empty() { Ends::Nul(memchr::memchr_iter(0, text)) } else { Ends::Divider(dividers.iter()) };
+    let mut parts = Parts { text, ends, at: Some(0) };
     let (method, target) = (parts.next()?, parts.next()?);
     let mut lines: SmallVec<[Header<'_>; 24]> = SmallVec::new();
     for _ in 0..headers {
@@ -253,10 +254,16 @@ fn described(decision: &Decision) -> u64 {
     code::ALLOW | source | hides | more | (allow.shared().unwrap_or(0) << code::SHARED)
 }
 
+/// Where parts end: at a NUL, or where a part holds one, at what is no byte.
+enum Ends<'t> {
+    Nul(memchr::Memchr<'t>),
+    Divider(std::slice::Iter<'t, usize>),
+}
+
 /// Parts of a text.
 struct Parts<'t> {
     text: &'t [u8],
-    ends: memchr::Memchr<'t>,
+    ends: Ends<'t>,
     /// Where the next one begins; none behind the last.
     at: Option<usize>,
 }
@@ -265,7 +272,10 @@ impl<'t> Parts<'t> {
     #[inline]
     fn next(&mut self) -> Result<&'t [u8]> {
         let Some(at) = self.at else { return Err(self.wrong()) };
-        let end = self.ends.next();
+        let end = match &mut self.ends {
+            Ends::Nul(ends) => ends.next(),
+            Ends::Divider(ends) => ends.next().copied(),
+        };
         self.at = end.map(|end| end + 1);
         self.text.get(at..end.unwrap_or(self.text.len())).ok_or_else(|| self.wrong())
     }

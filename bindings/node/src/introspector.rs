@@ -13,7 +13,7 @@ use tokenward_core::{Consumers, Decision, Failure, Header, Introspector, Now, Po
 
 use crate::config::{Problem, Source, load, refusal};
 use crate::decide;
-use crate::decision::{OutboundInfo, Own, Refusal, Shared, Snapshot, StepInfo};
+use crate::decision::{ConsumerInfo, OutboundInfo, Own, Refusal, Shared, Snapshot, StepInfo};
 use crate::log::{Lines, LogLine, Sink};
 use crate::steps::{self, Events, Parked, Steps};
 use crate::text::{Latin1, Scratch};
@@ -26,6 +26,7 @@ pub(crate) struct Port {
     pub(crate) current: RefCell<Current>,
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) events: Arc<Events>,
+    consumers: RefCell<Consumers>,
     lines: Arc<Lines>,
     level: Arc<AtomicU8>,
 }
@@ -72,7 +73,7 @@ impl NativeIntrospector {
         let (events, lines, most) = <(Arc<Events>, Arc<Lines>, Arc<AtomicU8>)>::default();
         most.store(u8::try_from(level).unwrap_or(2), Ordering::Relaxed);
         let sink = Sink { lines: Arc::clone(&lines), events: Arc::clone(&events), most: Arc::clone(&most) };
-        let core = Introspector::builder(config, consumers)
+        let core = Introspector::builder(config, consumers.clone())
             .log(sink)
             .build()
             .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
@@ -83,6 +84,7 @@ impl NativeIntrospector {
             current: RefCell::default(),
             scratch: RefCell::default(),
             events,
+            consumers: RefCell::new(consumers),
             lines,
             level: most,
         };
@@ -257,7 +259,7 @@ impl NativeIntrospector {
     #[napi(catch_unwind)]
     pub fn replace_consumers(&self, json: String) -> Result<()> {
         let consumers = Consumers::from_json(&json).map_err(|error| refusal(error.problems()))?;
-        self.port.core.replace_consumers(consumers);
+        self.direct(consumers);
         Ok(())
     }
 
@@ -267,7 +269,7 @@ impl NativeIntrospector {
         let (config, directory) = load(source)?;
         self.port.core.replace_config(config).map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
         if consumers {
-            self.port.core.replace_consumers(directory);
+            self.direct(directory);
         }
         Ok(())
     }
@@ -292,10 +294,16 @@ impl NativeIntrospector {
         self.port.core.snapshot().prometheus()
     }
 
-    /// What the document is warned of, without its consumers.
+    /// What is probably not meant about the configuration and the consumers of now.
     #[napi(catch_unwind)]
     pub fn warnings(&self) -> Vec<Problem> {
-        self.port.core.config().warnings().iter().map(Into::into).collect()
+        let warnings = self.port.core.config().warnings_with(&self.port.consumers.borrow());
+        warnings.iter().map(Into::into).collect()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn consumers(&self) -> Vec<ConsumerInfo> {
+        self.port.consumers.borrow().iter().map(|consumer| (&**consumer).into()).collect()
     }
 
     #[napi(catch_unwind)]
@@ -319,6 +327,12 @@ impl NativeIntrospector {
     #[napi(catch_unwind)]
     pub fn pending(&self) -> u32 {
         u32::try_from(self.port.steps.borrow().len()).unwrap_or(u32::MAX)
+    }
+
+    fn direct(&self, consumers: Consumers) {
+        let before = self.port.consumers.replace(consumers.clone());
+        drop(before);
+        self.port.core.replace_consumers(consumers);
     }
 
     fn resume(&self, number: u32, reply: &Reply<'_>, wall: Option<f64>, mono: Option<f64>) -> Result<f64> {

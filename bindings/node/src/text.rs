@@ -38,7 +38,10 @@ impl FromNapiValue for Latin1 {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
         let mut scratch = Scratch::default();
         // SAFETY: the caller's promise, which is the same.
-        unsafe { scratch.read(env, value)? };
+        let (_, dividers) = unsafe { scratch.read(env, value)? };
+        if !dividers.is_empty() {
+            return Err(Error::new(Status::InvalidArg, "a character of the request is not a byte"));
+        }
         Ok(Self(scratch.bytes))
     }
 }
@@ -59,15 +62,19 @@ impl ToNapiValue for Latin1 {
 pub(crate) struct Scratch {
     units: Vec<u16>,
     bytes: Vec<u8>,
+    ends: Vec<usize>,
 }
 
+/// Divides parts that hold a NUL: it is no byte.
+const DIVIDER: u16 = 0x100;
+
 impl Scratch {
-    /// The string's characters as bytes. An error if one of them is none, or if it is no string.
+    /// The string's characters as bytes, and where its dividers are. An error if a character is neither, or if it is no string.
     ///
     /// # Safety
     /// `env` is that of the running call and `value` one of its values.
     #[inline]
-    pub(crate) unsafe fn read(&mut self, env: sys::napi_env, value: sys::napi_value) -> Result<&[u8]> {
+    pub(crate) unsafe fn read(&mut self, env: sys::napi_env, value: sys::napi_value) -> Result<(&[u8], &[usize])> {
         if self.units.is_empty() {
             self.units.resize(4096, 0);
         }
@@ -92,13 +99,19 @@ impl Scratch {
         let units = self.units.get(..length).unwrap_or_default();
         let mut all = 0;
         self.bytes.clear();
+        self.ends.clear();
         self.bytes.extend(units.iter().map(|&unit| {
             all |= unit;
             unit.to_le_bytes()[0]
         }));
         if all > 0xff {
-            return Err(Error::new(Status::InvalidArg, "a character of the request is not a byte"));
+            for (at, &unit) in units.iter().enumerate().filter(|(_, unit)| **unit > 0xff) {
+                if unit != DIVIDER {
+                    return Err(Error::new(Status::InvalidArg, "a character of the request is not a byte"));
+                }
+                self.ends.push(at);
+            }
         }
-        Ok(&self.bytes)
+        Ok((&self.bytes, &self.ends))
     }
 }
