@@ -75,7 +75,7 @@ function unlist(req, connection) {
 }
 
 function redistinguish(req) {
-  if (req.headersDistinct === undefined) return;
+  if (!('headersDistinct' in req)) return;
   const distinct = Object.create(null);
   for (let i = 0; i < req.rawHeaders.length; i += 2) {
     (distinct[req.rawHeaders[i].toLowerCase()] ??= []).push(req.rawHeaders[i + 1]);
@@ -106,14 +106,18 @@ function stripManaged(req) {
 /** Trailers come last. Before anybody else is told of the end, those of managed names are gone. */
 function stripTrailers(req) {
   const strip = () => {
-    const { rawTrailers, trailers } = req;
-    if (!rawTrailers || rawTrailers.length === 0) return;
-    for (const name of Object.keys(trailers)) if (native.isManaged(name)) delete trailers[name];
-    const left = rawTrailers.filter((_, i) => !native.isManaged(rawTrailers[i - (i % 2)]));
-    rawTrailers.length = 0;
-    rawTrailers.push(...left);
-    if (req.trailersDistinct !== undefined) {
-      for (const name of Object.keys(req.trailersDistinct)) if (native.isManaged(name)) delete req.trailersDistinct[name];
+    try {
+      // Node makes all of them of the same list: each is asked for before that is changed.
+      const { rawTrailers, trailers, trailersDistinct } = req;
+      if (!rawTrailers || rawTrailers.length === 0) return;
+      for (const object of [trailers, trailersDistinct ?? {}]) {
+        for (const name of Object.keys(object)) if (native.isManaged(name)) delete object[name];
+      }
+      const left = rawTrailers.filter((_, i) => !native.isManaged(rawTrailers[i - (i % 2)]));
+      rawTrailers.length = 0;
+      for (const part of left) rawTrailers.push(part);
+    } catch (error) {
+      req.destroy(error);
     }
   };
   req.prependListener('end', strip);

@@ -154,13 +154,10 @@ async function readBody(req, limit) {
       req.read(length);
       if (other.length > 0) req.unshift(other);
       const { headers, rawHeaders } = req;
-      if (headers['transfer-encoding'] !== undefined) {
-        if (other.length > 0) return;
-        // Of a body that is gone nobody is told the end: it is announced as none.
-        delete headers['transfer-encoding'];
-        for (let i = 0; i < rawHeaders.length; i += 2) {
-          if (rawHeaders[i].toLowerCase() === 'transfer-encoding') rawHeaders[i] = 'Content-Length';
-        }
+      // All of it is known now: a body that came in chunks is announced by its length.
+      delete headers['transfer-encoding'];
+      for (let i = 0; i < rawHeaders.length; i += 2) {
+        if (rawHeaders[i].toLowerCase() === 'transfer-encoding') rawHeaders[i] = 'Content-Length';
       }
       const value = String(other.length);
       headers['content-length'] = value;

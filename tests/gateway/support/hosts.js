@@ -40,7 +40,7 @@ const SKIPPED = {
   },
   openresty: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
   python: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
-  node: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
+  node: {},
 };
 const skipped = SKIPPED[HOST] ?? {};
 
