@@ -161,11 +161,9 @@ impl Positive {
         let mut grants = grants.into_iter();
         self.answer = grants.next().map_or_else(|| Answer::Claims(Arc::clone(claims)), Answer::Grant);
         let grants: Vec<Arc<Grant>> = grants.collect();
-        match &mut self.more {
-            Some(more) => more.grants = grants,
-            None if grants.is_empty() => {}
-            None => self.more = Some(Box::new(More { family: None, grants })),
-        }
+        let family = self.family().copied();
+        let is_more = family.is_some() || !grants.is_empty();
+        self.more = is_more.then(|| Box::new(More { family, grants }));
     }
 
     fn family(&self) -> Option<&Key> {
@@ -622,9 +620,9 @@ mod tests {
             pools.keep(&key(1), claims, computed(claims, policy, 1));
         }
         assert!(of(&mut pools, 1, 1).is_none() && of(&mut pools, 2, 1).is_some() && of(&mut pools, 5, 1).is_some());
-        assert_eq!(pools.held().2, 1000 + 4 * each);
+        assert_eq!(pools.held().2, 1000 + MORE_BYTES + 4 * each);
         pools.keep(&key(1), claims, computed(claims, 5, 1));
-        assert_eq!(pools.held().2, 1000 + 4 * each, "in place of the one before");
+        assert_eq!(pools.held().2, 1000 + MORE_BYTES + 4 * each, "in place of the one before");
         pools.keep(&key(1), claims, computed(claims, 5, 2));
         assert!(of(&mut pools, 5, 2).is_some() && of(&mut pools, 2, 1).is_none(), "an older directory's are gone");
         assert_eq!(pools.held().2, 1000 + each);
