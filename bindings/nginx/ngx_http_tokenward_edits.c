@@ -76,6 +76,35 @@ ngx_http_tokenward_is_managed(ngx_table_elt_t *h)
 }
 
 
+/* Names are short: a call costs more than the comparison. */
+
+static ngx_inline ngx_uint_t
+ngx_http_tokenward_is_same(const u_char *a, const u_char *b, size_t len)
+{
+    uint64_t  x, y;
+
+    for (/* void */ ; len >= sizeof(uint64_t); len -= sizeof(uint64_t)) {
+        ngx_memcpy(&x, a, sizeof(uint64_t));
+        ngx_memcpy(&y, b, sizeof(uint64_t));
+
+        if (x != y) {
+            return 0;
+        }
+
+        a += sizeof(uint64_t);
+        b += sizeof(uint64_t);
+    }
+
+    while (len--) {
+        if (*a++ != *b++) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /*
  * Takes out what only Tokenward may set, before the server's own directives
  * can see it.
@@ -170,7 +199,7 @@ ngx_int_t
 ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
 {
     size_t                       count;
-    ngx_uint_t                   i, what;
+    ngx_uint_t                   what;
     tokenward_str                text;
     ngx_http_request_t          *r;
     const tokenward_header      *set;
@@ -194,17 +223,6 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
             != NGX_OK)
         {
             return NGX_ERROR;
-        }
-    }
-
-    for (i = 0; i < without.count; i++) {
-        if (without.names[i].len == sizeof("authorization") - 1
-            && ngx_strncasecmp((u_char *) without.names[i].data,
-                               (u_char *) "authorization",
-                               sizeof("authorization") - 1)
-               == 0)
-        {
-            r->headers_in.authorization = NULL;
         }
     }
 
@@ -313,6 +331,10 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
                 continue;
             }
 
+            if (i < part->nelts && &h[i] == r->headers_in.authorization) {
+                r->headers_in.authorization = NULL;
+            }
+
             if (i > begin) {
                 if (last == NULL) {
                     last = &list.part;
@@ -415,9 +437,13 @@ ngx_http_tokenward_is_without(ngx_table_elt_t *h,
 
     for (i = 0; i < without->count; i++) {
         if (h->key.len == without->names[i].len
-            && ngx_strncasecmp(h->key.data, (u_char *) without->names[i].data,
-                               h->key.len)
-               == 0)
+            && (ngx_http_tokenward_is_same(h->key.data,
+                                           (u_char *) without->names[i].data,
+                                           h->key.len)
+                || ngx_strncasecmp(h->key.data,
+                                   (u_char *) without->names[i].data,
+                                   h->key.len)
+                   == 0))
         {
             return 1;
         }
@@ -455,7 +481,8 @@ ngx_http_tokenward_set_name(ngx_http_request_t *r, ngx_table_elt_t *h)
                                             + name[len / 2])
                                            % NGX_HTTP_TOKENWARD_NAMES];
 
-    if (known->len == len && ngx_memcmp(known->name, name, len) == 0) {
+    if (known->len == len && ngx_http_tokenward_is_same(known->name, name, len))
+    {
         h->hash = known->hash;
         h->lowcase_key = known->lowcase;
         return NGX_OK;
