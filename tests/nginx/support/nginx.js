@@ -17,12 +17,21 @@ const running = new Set();
 process.once('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 
+// Below the ports that the system gives to whoever asks for any: none of them is taken between now and nginx's start.
+let next = 12_000 + ((process.pid * 37) % 18_000);
+
 /** A port that is free now. */
 export async function freePort() {
-  const server = net.createServer();
-  const port = await listen(server);
-  await new Promise((resume) => server.close(resume));
-  return port;
+  for (;;) {
+    const server = net.createServer();
+    try {
+      const port = await listen(server, next++);
+      await new Promise((resume) => server.close(resume));
+      return port;
+    } catch (error) {
+      if (error.code !== 'EADDRINUSE') throw error;
+    }
+  }
 }
 
 /** The whole configuration file of an nginx that keeps everything it writes in `path`. */
