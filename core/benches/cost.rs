@@ -443,9 +443,10 @@ fn memory(report: &mut Report) {
     let name = "memory: what is counted, of what the process grew by";
     let counted = format!("{:.0} B", ratio * each);
     report.line(name, &counted, &format!("{each:.0} B"), Some(ratio), "", Some(1.1));
-    if ratio < 0.9 {
+    // What is not counted is memory beyond the limit; measuring is good to a few percent.
+    if ratio < 0.95 {
         report.missed += 1;
-        println!("{name}: MISSED, less than 0.90");
+        println!("{name}: MISSED, less than 0.95");
     }
 }
 

@@ -175,7 +175,8 @@ impl Positive {
     /// What it takes in all. The same whenever it is asked, until something else is kept.
     fn bytes(&self) -> usize {
         let grants = self.grants().map(|grant| grant_bytes(grant));
-        POSITIVE_BYTES + self.claims().map_or(0, |claims| claims.heap()) + grants.sum::<usize>()
+        let more = if self.more.is_some() { MORE_BYTES } else { 0 };
+        POSITIVE_BYTES + more + self.claims().map_or(0, |claims| claims.heap()) + grants.sum::<usize>()
     }
 }
 
@@ -209,8 +210,11 @@ pub(crate) enum Hit {
 
 /// How many ways of making edits are kept for one answer. Policies that differ in nothing that edits depend on share one.
 const GRANTS: usize = 4;
-/// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator.
-const POSITIVE_BYTES: usize = 416;
+/// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator. Measured (`cargo bench -p
+/// tokenward-core --bench cost -- memory`), as the others are.
+const POSITIVE_BYTES: usize = 460;
+/// What the few take that have [`More`].
+const MORE_BYTES: usize = 48;
 /// What one set of computed edits takes beside its lines.
 const GRANT_BYTES: usize = 144;
 /// What a negative entry takes in all.

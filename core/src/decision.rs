@@ -1,7 +1,7 @@
 //! What becomes of a request: allowed with exact edits, or denied with an exact answer. There is no third outcome.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::claims::{Claims, NumericDate};
@@ -269,6 +269,8 @@ pub(crate) struct Grant {
     /// None for the anonymous consumer.
     pub(crate) claims: Option<Arc<Claims>>,
     pub(crate) made: Made,
+    /// Of no other grant in the process.
+    id: u64,
     pub(crate) identity: Identity,
     pub(crate) set: Set,
 }
@@ -286,15 +288,29 @@ pub(crate) struct Made {
 
 impl Grant {
     pub(crate) fn of_token(claims: &Arc<Claims>, made: Made, identity: Identity, set: Set) -> Self {
-        Self { claims: Some(Arc::clone(claims)), made, identity, set }
+        Self { claims: Some(Arc::clone(claims)), made, id: next_id(), identity, set }
     }
 
     pub(crate) fn anonymous(consumer: Arc<Consumer>, set: Set) -> Self {
-        Self { claims: None, made: Made::default(), identity: Identity::Anonymous(consumer), set }
+        Self { claims: None, made: Made::default(), id: next_id(), identity: Identity::Anonymous(consumer), set }
     }
 }
 
+/// Numbers of grants are never used again: what a host keeps under one cannot become another's.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Allow {
+    /// A number that decisions have in common whose [`identity`](Self::identity), [`claims`](Self::claims) and lines
+    /// [set](HeaderEdits::set) are the same because they were computed once: unique in the process, and below 2^53 for thousands of
+    /// years. A host in another language keeps what it made of them under it. None where there is nothing of it.
+    #[must_use]
+    pub fn shared(&self) -> Option<u64> {
+        self.grant.as_ref().map(|grant| grant.id)
+    }
+
     /// Who is behind the request.
     #[must_use]
     pub fn identity(&self) -> &Identity {
@@ -336,12 +352,6 @@ impl Allow {
         self.hidden.private.then_some(("Cache-Control", "private")).into_iter()
     }
 
-    /// What it shares with other allows, for hosts that keep what they make of it; none for preflights.
-    #[must_use]
-    pub fn shared(&self) -> Option<Shared> {
-        self.grant.as_ref().map(|grant| Shared(Arc::clone(grant)))
-    }
-
     /// When the token expires, if the authorization server says so.
     #[must_use]
     pub fn expires(&self) -> Option<NumericDate> {
@@ -352,32 +362,6 @@ impl Allow {
     #[must_use]
     pub const fn source(&self) -> Source {
         self.source
-    }
-}
-
-/// What hits of one answer share under one policy and directory: equal ones stand for the same identity, the same claims and the
-/// same [`set`](HeaderEdits::set) headers. Keeping one keeps these.
-#[derive(Clone)]
-pub struct Shared(Arc<Grant>);
-
-impl PartialEq for Shared {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Shared {}
-
-impl Hash for Shared {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
-}
-
-/// Shows nothing of it.
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 

@@ -25,7 +25,7 @@ struct Views {
     set: OnceCell<SmallVec<[tokenward_header; 16]>>,
     remove: OnceCell<SmallVec<[tokenward_str; 4]>>,
     answer: OnceCell<SmallVec<[tokenward_header; 4]>>,
-    /// Texts of claims that had escapes.
+    /// Texts of claims that had to be written anew, each once.
     texts: RefCell<Vec<Box<str>>>,
 }
 
@@ -481,13 +481,15 @@ impl tokenward_decision {
         self.views.get_or_init(Box::default)
     }
 
-    /// Text that lives as long as this decision.
+    /// Text that lives as long as this decision: the same array for the same text, so that looking again takes no more memory.
     fn keep(&self, text: String) -> tokenward_str {
-        let text = text.into_boxed_str();
-        let view = tokenward_str::of(&*text);
+        let mut texts = self.views().texts.borrow_mut();
+        let at = texts.iter().position(|known| **known == *text).unwrap_or_else(|| {
+            texts.push(text.into_boxed_str());
+            texts.len() - 1
+        });
         // The heap does not move with the vector.
-        self.views().texts.borrow_mut().push(text);
-        view
+        tokenward_str::of(texts.get(at).map_or("", |text| &**text))
     }
 }
 

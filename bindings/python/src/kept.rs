@@ -1,19 +1,17 @@
 //! Header lines as Python objects, kept for tokens that come again.
 //!
 //! A hit sets the same lines as the hit before, and making three objects of each is most of what it costs. A bounded number of
-//! them is kept beside the core's cache, found by what hits share; a place is taken by whoever came last.
+//! them is kept beside the core's cache, found by the number that hits share; a place is taken by whoever came last.
 
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use tokenward_core::Shared;
 
 /// About 2 KiB each when full.
 const PLACES: usize = 2048;
 
-type Place = Mutex<Option<(Shared, Py<PyTuple>)>>;
+type Place = Mutex<Option<(u64, Py<PyTuple>)>>;
 
 pub(crate) struct Kept(Box<[Place]>);
 
@@ -26,10 +24,10 @@ impl Kept {
     pub(crate) fn get_or_make<'py>(
         &self,
         py: Python<'py>,
-        shared: Shared,
+        shared: u64,
         make: impl FnOnce() -> PyResult<Bound<'py, PyTuple>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let place = self.place(&shared);
+        let place = self.place(shared);
         if let Some(place) = place
             && let Some((known, lines)) = &*place.lock().unwrap_or_else(PoisonError::into_inner)
             && *known == shared
@@ -45,32 +43,8 @@ impl Kept {
         Ok(made)
     }
 
-    fn place(&self, shared: &Shared) -> Option<&Place> {
-        let hash = BuildHasherDefault::<Address>::default().hash_one(shared);
-        self.0.get(usize::try_from(hash >> 32).unwrap_or(0) % PLACES)
-    }
-}
-
-/// Spreads an address, which nobody outside chooses.
-#[derive(Default)]
-struct Address(u64);
-
-impl Hasher for Address {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(byte.into());
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        self.write_u64(value as u64);
+    fn place(&self, shared: u64) -> Option<&Place> {
+        // Numbers that follow each other lie side by side.
+        self.0.get(usize::try_from(shared % PLACES as u64).unwrap_or(0))
     }
 }

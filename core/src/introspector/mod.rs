@@ -301,7 +301,12 @@ impl Introspector {
     }
 
     fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
-        self.known(state, policy, request, now).unwrap_or_else(|context| context.ask(now, Source::Cache))
+        self.known(state, policy, request, now).unwrap_or_else(|context| {
+            if context.body_not_searched {
+                count(&self.inner.stats.bodies_not_searched);
+            }
+            context.ask(now, Source::Cache)
+        })
     }
 
     /// The decision, if nobody has to be asked for it, as a step that is done.
@@ -326,18 +331,21 @@ impl Introspector {
         }
 
         let found = token::read(request, &fields.authorization, &reading(&state.config, policy));
-        if found.body_not_searched {
-            count(&inner.stats.bodies_not_searched);
-        }
+        let known = |step| {
+            if found.body_not_searched {
+                count(&inner.stats.bodies_not_searched);
+            }
+            Ok(step)
+        };
         let hidden = Hidden::of(request, fields, Some(&found), rules.hide);
         let token = match &found.presented {
             Presented::Token(token) => token.bytes(),
             Presented::Nothing => {
-                return Ok(inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden));
+                return known(inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden));
             }
             Presented::Malformed(malformed) => {
                 let denial = Denial { malformed: Some(*malformed), ..Denial::from(Reason::RequestMalformed) };
-                return Ok(inner.refuse(&asked(None, Source::None), denial, hidden));
+                return known(inner.refuse(&asked(None, Source::None), denial, hidden));
             }
         };
 
@@ -346,11 +354,11 @@ impl Introspector {
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
             let asked = Asked { hit: Some(!matches!(hit, Hit::Inactive)), ..asked(Some(&key), Source::Cache) };
-            return Ok(inner.conclude(&asked, hit, hidden));
+            return known(inner.conclude(&asked, hit, hidden));
         }
         if found.unchecked && !token::is_b64token(token) {
             let denial = Denial { malformed: Some(Malformed::Header), ..Denial::from(Reason::RequestMalformed) };
-            return Ok(inner.refuse(&asked(None, Source::None), denial, hidden));
+            return known(inner.refuse(&asked(None, Source::None), denial, hidden));
         }
         Err(Box::new(Context {
             inner: Arc::clone(&self.inner),
@@ -360,6 +368,7 @@ impl Introspector {
             family: state.store.family(token),
             question: Question::new(token, request, state.config.endpoint.introspect_request),
             hidden,
+            body_not_searched: found.body_not_searched,
             head,
             deadline: now.mono.saturating_add(state.config.settings.timeout),
         }))

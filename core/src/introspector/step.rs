@@ -71,6 +71,8 @@ pub(super) struct Context {
     pub(super) family: Option<Key>,
     pub(super) question: Question,
     pub(super) hidden: Hidden,
+    /// The request's body might hold a token, and was too long or coded.
+    pub(super) body_not_searched: bool,
     pub(super) head: bool,
     /// When this request's own time is over, on the monotonic clock.
     pub(super) deadline: i64,

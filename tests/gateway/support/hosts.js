@@ -44,7 +44,7 @@ const SKIPPED = {
     'when the client that asks goes away, one that waits takes over':
       'lets the call go on for those who wait: tests/python cancels',
   },
-  node: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
+  node: {},
 };
 const skipped = SKIPPED[HOST] ?? {};
 
