@@ -34,6 +34,11 @@
 #define NGX_HTTP_TOKENWARD_PREACCESS  1
 
 
+/* What is set on nearly every request has its place in the context. */
+#define NGX_HTTP_TOKENWARD_PARTS      3
+#define NGX_HTTP_TOKENWARD_TAIL       16
+
+
 /* A configuration file with its consumers: one introspector in each worker. */
 
 typedef struct {
@@ -93,7 +98,9 @@ typedef struct ngx_http_tokenward_call_s  ngx_http_tokenward_call_t;
 
 /*
  * One of a main request that came to a protected location. It lives as long
- * as the request's pool, and is found again after an internal redirect.
+ * as the request's pool, and is found again after an internal redirect. It is
+ * not of that pool, which would have to grow for it: a worker uses the same
+ * few again and again.
  */
 
 struct ngx_http_tokenward_ctx_s {
@@ -128,6 +135,13 @@ struct ngx_http_tokenward_ctx_s {
     unsigned                       edited:1;
     unsigned                       replacing:1; /* the body of a refusal */
     unsigned                       replaced:1;
+    unsigned                       tail_used:1;
+
+    /* from here on it is not set to zero */
+
+    ngx_http_tokenward_ctx_t      *next;        /* of those that are free */
+    ngx_list_part_t                parts[NGX_HTTP_TOKENWARD_PARTS];
+    ngx_table_elt_t                tail[NGX_HTTP_TOKENWARD_TAIL];
 };
 
 

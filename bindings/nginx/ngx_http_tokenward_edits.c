@@ -42,7 +42,7 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_tokenward_relist(ngx_http_request_t *r,
-    const ngx_list_t *from, ngx_http_tokenward_names_t *without,
+    ngx_http_tokenward_ctx_t *ctx, const ngx_list_t *from, ngx_http_tokenward_names_t *without,
     const tokenward_header *set, size_t count);
 static ngx_uint_t ngx_http_tokenward_is_without(ngx_table_elt_t *h,
     ngx_http_tokenward_names_t *without);
@@ -148,7 +148,7 @@ ngx_http_tokenward_strip(ngx_http_request_t *r)
 
     client = r->headers_in.headers;
 
-    return ngx_http_tokenward_relist(r, &client, &managed, NULL, 0);
+    return ngx_http_tokenward_relist(r, NULL, &client, &managed, NULL, 0);
 }
 
 
@@ -219,7 +219,8 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
     ctx->edited = 1;
 
     if (without.count || count) {
-        if (ngx_http_tokenward_relist(r, &ctx->headers, &without, set, count)
+        if (ngx_http_tokenward_relist(r, ctx, &ctx->headers, &without, set,
+                                      count)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -287,11 +288,12 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
 /* r's headers become those of a list, without some and with others behind. */
 
 static ngx_int_t
-ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
+ngx_http_tokenward_relist(ngx_http_request_t *r,
+    ngx_http_tokenward_ctx_t *ctx, const ngx_list_t *from,
     ngx_http_tokenward_names_t *without, const tokenward_header *set,
     size_t count)
 {
-    ngx_uint_t               i, begin, room;
+    ngx_uint_t               i, begin, room, nparts;
     ngx_list_t               list;
     ngx_list_part_t         *last;
     ngx_table_elt_t         *h, *tail;
@@ -301,8 +303,19 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
 
     room = count + 4;
     tail = NULL;
+    nparts = NGX_HTTP_TOKENWARD_PARTS;
 
-    if (count) {
+    if (ctx && !ctx->tail_used) {
+        ctx->tail_used = 1;
+        nparts = 0;
+
+        if (count && count <= NGX_HTTP_TOKENWARD_TAIL) {
+            room = NGX_HTTP_TOKENWARD_TAIL;
+            tail = ctx->tail;
+        }
+    }
+
+    if (count && tail == NULL) {
         tail = ngx_palloc(r->pool, room * sizeof(ngx_table_elt_t));
         if (tail == NULL) {
             return NGX_ERROR;
@@ -340,7 +353,9 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
                     last = &list.part;
 
                 } else {
-                    last->next = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
+                    last->next = (nparts < NGX_HTTP_TOKENWARD_PARTS)
+                                 ? &ctx->parts[nparts++]
+                                 : ngx_palloc(r->pool, sizeof(ngx_list_part_t));
                     if (last->next == NULL) {
                         return NGX_ERROR;
                     }
@@ -407,7 +422,9 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
     }
 
     if (last->nelts) {
-        last->next = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
+        last->next = (nparts < NGX_HTTP_TOKENWARD_PARTS)
+                     ? &ctx->parts[nparts++]
+                     : ngx_palloc(r->pool, sizeof(ngx_list_part_t));
         if (last->next == NULL) {
             return NGX_ERROR;
         }
