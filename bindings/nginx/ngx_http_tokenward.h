@@ -96,6 +96,16 @@ typedef struct ngx_http_tokenward_ctx_s   ngx_http_tokenward_ctx_t;
 typedef struct ngx_http_tokenward_call_s  ngx_http_tokenward_call_t;
 
 
+/* Lines that were set before and are set again: never changed, and copied. */
+
+typedef struct {
+    uint64_t                       shared;
+    ngx_uint_t                     refs;
+    size_t                         count;
+    ngx_table_elt_t                elts[1];
+} ngx_http_tokenward_lines_t;
+
+
 /*
  * One of a main request that came to a protected location. It lives as long
  * as the request's pool, and is found again after an internal redirect. It is
@@ -113,6 +123,8 @@ struct ngx_http_tokenward_ctx_s {
     tokenward_step                *step;
     const tokenward_decision      *decision;    /* a view of the step */
     ngx_uint_t                     status;      /* of a refusal */
+
+    ngx_http_tokenward_lines_t    *lines;       /* views of it may be in use */
 
     ngx_http_tokenward_call_t     *call;        /* under way */
     ngx_event_t                   *timer;       /* of a call or a wait */
@@ -200,6 +212,7 @@ ngx_int_t ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx);
 ngx_int_t ngx_http_tokenward_view_body(ngx_http_tokenward_ctx_t *ctx,
     size_t limit);
 ngx_int_t ngx_http_tokenward_mark_stale(ngx_cycle_t *cycle);
+void ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines);
 
 /* _call */
 

@@ -31,6 +31,17 @@ typedef struct {
 } ngx_http_tokenward_name_t;
 
 
+/* Lines that were set for the answers of hits lately: 8 MB at most. */
+
+#define NGX_HTTP_TOKENWARD_KEPT       1024
+#define NGX_HTTP_TOKENWARD_MAX_LINES  8192
+
+typedef struct {
+    uint64_t                      seen;
+    ngx_http_tokenward_lines_t   *lines;
+} ngx_http_tokenward_kept_t;
+
+
 typedef struct {
     ngx_uint_t                    index;
     ngx_uint_t                    what;
@@ -44,6 +55,9 @@ typedef struct {
 static ngx_int_t ngx_http_tokenward_relist(ngx_http_request_t *r,
     ngx_http_tokenward_ctx_t *ctx, const ngx_list_t *from, ngx_http_tokenward_names_t *without,
     const tokenward_header *set, size_t count);
+static ngx_http_tokenward_lines_t *ngx_http_tokenward_find(uint64_t shared);
+static void ngx_http_tokenward_keep(uint64_t shared, ngx_table_elt_t *elts,
+    size_t count);
 static ngx_uint_t ngx_http_tokenward_is_without(ngx_table_elt_t *h,
     ngx_http_tokenward_names_t *without);
 static ngx_int_t ngx_http_tokenward_set_name(ngx_http_request_t *r,
@@ -59,6 +73,9 @@ static void ngx_http_tokenward_flush(ngx_http_request_t *r, ngx_uint_t what);
 
 static ngx_http_tokenward_name_t  ngx_http_tokenward_name_cache
     [NGX_HTTP_TOKENWARD_NAMES];
+
+static ngx_http_tokenward_kept_t  ngx_http_tokenward_kept
+    [NGX_HTTP_TOKENWARD_KEPT];
 
 
 /*
@@ -199,6 +216,7 @@ ngx_int_t
 ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
 {
     size_t                       count;
+    uint64_t                     shared;
     ngx_uint_t                   what;
     tokenward_str                text;
     ngx_http_request_t          *r;
@@ -210,13 +228,23 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
     decision = ctx->decision;
 
     if (tokenward_decision_remove(decision, &without.names, &without.count)
-        != TOKENWARD_OK
-        || tokenward_decision_set(decision, &set, &count) != TOKENWARD_OK)
+        != TOKENWARD_OK)
     {
         return NGX_ERROR;
     }
 
     ctx->edited = 1;
+
+    shared = ctx->tail_used ? 0 : tokenward_decision_shared(decision);
+    ctx->lines = shared ? ngx_http_tokenward_find(shared) : ctx->lines;
+
+    if (shared && ctx->lines) {
+        set = NULL;
+        count = ctx->lines->count;
+
+    } else if (tokenward_decision_set(decision, &set, &count) != TOKENWARD_OK) {
+        return NGX_ERROR;
+    }
 
     if (without.count || count) {
         if (ngx_http_tokenward_relist(r, ctx, &ctx->headers, &without, set,
@@ -224,6 +252,11 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
             != NGX_OK)
         {
             return NGX_ERROR;
+        }
+
+        if (shared && set && count) {
+            ngx_http_tokenward_keep(shared,
+                                    r->headers_in.headers.last->elts, count);
         }
     }
 
@@ -282,6 +315,95 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
     ngx_http_tokenward_flush(r, what);
 
     return NGX_OK;
+}
+
+
+/* With a reference for the caller; NULL: they were not kept. */
+
+static ngx_http_tokenward_lines_t *
+ngx_http_tokenward_find(uint64_t shared)
+{
+    ngx_http_tokenward_kept_t  *kept;
+
+    kept = &ngx_http_tokenward_kept[shared % NGX_HTTP_TOKENWARD_KEPT];
+
+    if (kept->lines == NULL || kept->lines->shared != shared) {
+        return NULL;
+    }
+
+    kept->lines->refs++;
+
+    return kept->lines;
+}
+
+
+/*
+ * Lines that come a second time are kept under their number, which is never
+ * used again: texts too, since the decision that they are views of may go.
+ */
+
+static void
+ngx_http_tokenward_keep(uint64_t shared, ngx_table_elt_t *elts, size_t count)
+{
+    u_char                      *p;
+    size_t                       i, size;
+    ngx_table_elt_t             *h;
+    ngx_http_tokenward_kept_t   *kept;
+    ngx_http_tokenward_lines_t  *lines;
+
+    kept = &ngx_http_tokenward_kept[shared % NGX_HTTP_TOKENWARD_KEPT];
+
+    if (kept->seen != shared) {
+        kept->seen = shared;
+        return;
+    }
+
+    size = sizeof(ngx_http_tokenward_lines_t) + count * sizeof(ngx_table_elt_t);
+
+    for (i = 0; i < count; i++) {
+        size += 2 * elts[i].key.len + elts[i].value.len;
+    }
+
+    if (size > NGX_HTTP_TOKENWARD_MAX_LINES) {
+        return;
+    }
+
+    lines = ngx_alloc(size, ngx_cycle->log);
+    if (lines == NULL) {
+        return;
+    }
+
+    lines->shared = shared;
+    lines->refs = 1;
+    lines->count = count;
+
+    p = (u_char *) &lines->elts[count];
+
+    for (i = 0; i < count; i++) {
+        h = &lines->elts[i];
+        *h = elts[i];
+
+        h->key.data = p;
+        p = ngx_cpymem(p, elts[i].key.data, h->key.len);
+
+        h->lowcase_key = p;
+        p = ngx_cpymem(p, elts[i].lowcase_key, h->key.len);
+
+        h->value.data = p;
+        p = ngx_cpymem(p, elts[i].value.data, h->value.len);
+    }
+
+    ngx_http_tokenward_release(kept->lines);
+    kept->lines = lines;
+}
+
+
+void
+ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines)
+{
+    if (lines && --lines->refs == 0) {
+        ngx_free(lines);
+    }
 }
 
 
@@ -372,7 +494,11 @@ ngx_http_tokenward_relist(ngx_http_request_t *r,
         }
     }
 
-    for (i = 0; i < count; i++) {
+    if (count && set == NULL) {
+        ngx_memcpy(tail, ctx->lines->elts, count * sizeof(ngx_table_elt_t));
+    }
+
+    for (i = 0; set && i < count; i++) {
         h = &tail[i];
 
         h->key.data = (u_char *) set[i].name.data;

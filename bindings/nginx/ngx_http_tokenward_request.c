@@ -978,6 +978,7 @@ ngx_http_tokenward_cleanup_ctx(void *data)
     ngx_http_tokenward_drop(ctx);
 
     tokenward_step_free(ctx->step);
+    ngx_http_tokenward_release(ctx->lines);
 
     if (ngx_http_tokenward_nfree == NGX_HTTP_TOKENWARD_MAX_FREE) {
         ngx_free(ctx);
