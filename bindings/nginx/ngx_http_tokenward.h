@@ -5,9 +5,11 @@
  * Tokenward for nginx: what the files of the module know of each other.
  *
  *   _module      directives, and what is made at start
- *   _config      documents and policies; endpoints are checked
+ *   _config      documents and policies
+ *   _endpoint    locations of endpoints are checked
  *   _request     the phases: begins, waits, decides
- *   _edits       what a decision does to the request
+ *   _edits       what a decision does to the headers
+ *   _rewrite     and to target and body
  *   _call        one introspection request, as a background subrequest
  *   _filters     refusals get their body here, and calls their answer
  *   _variables   $tokenward_*
@@ -186,9 +188,12 @@ extern ngx_module_t  ngx_http_tokenward_module;
 
 char *ngx_http_tokenward_resolve(ngx_conf_t *cf,
     ngx_http_tokenward_loc_conf_t *conf);
-ngx_int_t ngx_http_tokenward_check_endpoints(ngx_conf_t *cf);
 ngx_int_t ngx_http_tokenward_start(ngx_cycle_t *cycle);
 void ngx_http_tokenward_stop(ngx_cycle_t *cycle);
+
+/* _endpoint */
+
+ngx_int_t ngx_http_tokenward_check_endpoints(ngx_conf_t *cf);
 
 /* _request */
 
@@ -209,10 +214,22 @@ ngx_int_t ngx_http_tokenward_strip(ngx_http_request_t *r);
 void ngx_http_tokenward_save(ngx_http_tokenward_ctx_t *ctx);
 void ngx_http_tokenward_restore(ngx_http_tokenward_ctx_t *ctx);
 ngx_int_t ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx);
+void ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines);
+
+/* _rewrite */
+
+#define NGX_HTTP_TOKENWARD_STALE_HEADER  1
+#define NGX_HTTP_TOKENWARD_STALE_TARGET  2
+#define NGX_HTTP_TOKENWARD_STALE_BODY    4
+
 ngx_int_t ngx_http_tokenward_view_body(ngx_http_tokenward_ctx_t *ctx,
     size_t limit);
+ngx_int_t ngx_http_tokenward_new_target(ngx_http_tokenward_ctx_t *ctx,
+    tokenward_str *target);
+ngx_int_t ngx_http_tokenward_new_body(ngx_http_tokenward_ctx_t *ctx,
+    tokenward_str *body);
+void ngx_http_tokenward_flush(ngx_http_request_t *r, ngx_uint_t what);
 ngx_int_t ngx_http_tokenward_mark_stale(ngx_cycle_t *cycle);
-void ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines);
 
 /* _call */
 
