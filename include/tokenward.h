@@ -1438,6 +1438,18 @@ enum tokenward_result tokenward_decision_set(const struct tokenward_decision *de
                                              size_t *count);
 
 /**
+ * A number that decisions have in common whose identity, claims and lines of `tokenward_decision_set` are the same because they were
+ * computed once. It is never used again in the process: what a host makes of them it may keep under the number.
+ *
+ * decision: the decision.
+ *
+ * Returns: the number; 0 where there is nothing to share, for a refusal, and for NULL.
+ *
+ * Threads: one at a time.
+ */
+uint64_t tokenward_decision_shared(const struct tokenward_decision *decision);
+
+/**
  * The request target for the upstream, where the credential was taken out of it.
  *
  * decision: the decision.

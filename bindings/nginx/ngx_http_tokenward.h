@@ -5,9 +5,11 @@
  * Tokenward for nginx: what the files of the module know of each other.
  *
  *   _module      directives, and what is made at start
- *   _config      documents and policies; endpoints are checked
+ *   _config      documents and policies
+ *   _endpoint    locations of endpoints are checked
  *   _request     the phases: begins, waits, decides
- *   _edits       what a decision does to the request
+ *   _edits       what a decision does to the headers
+ *   _rewrite     and to target and body
  *   _call        one introspection request, as a background subrequest
  *   _filters     refusals get their body here, and calls their answer
  *   _variables   $tokenward_*
@@ -32,6 +34,11 @@
 
 #define NGX_HTTP_TOKENWARD_ACCESS     0
 #define NGX_HTTP_TOKENWARD_PREACCESS  1
+
+
+/* What is set on nearly every request has its place in the context. */
+#define NGX_HTTP_TOKENWARD_PARTS      3
+#define NGX_HTTP_TOKENWARD_TAIL       16
 
 
 /* A configuration file with its consumers: one introspector in each worker. */
@@ -91,9 +98,21 @@ typedef struct ngx_http_tokenward_ctx_s   ngx_http_tokenward_ctx_t;
 typedef struct ngx_http_tokenward_call_s  ngx_http_tokenward_call_t;
 
 
+/* Lines that were set before and are set again: never changed, and copied. */
+
+typedef struct {
+    uint64_t                       shared;
+    ngx_uint_t                     refs;
+    size_t                         count;
+    ngx_table_elt_t                elts[1];
+} ngx_http_tokenward_lines_t;
+
+
 /*
  * One of a main request that came to a protected location. It lives as long
- * as the request's pool, and is found again after an internal redirect.
+ * as the request's pool, and is found again after an internal redirect. It is
+ * not of that pool, which would have to grow for it: a worker uses the same
+ * few again and again.
  */
 
 struct ngx_http_tokenward_ctx_s {
@@ -106,6 +125,8 @@ struct ngx_http_tokenward_ctx_s {
     tokenward_step                *step;
     const tokenward_decision      *decision;    /* a view of the step */
     ngx_uint_t                     status;      /* of a refusal */
+
+    ngx_http_tokenward_lines_t    *lines;       /* views of it may be in use */
 
     ngx_http_tokenward_call_t     *call;        /* under way */
     ngx_event_t                   *timer;       /* of a call or a wait */
@@ -128,6 +149,13 @@ struct ngx_http_tokenward_ctx_s {
     unsigned                       edited:1;
     unsigned                       replacing:1; /* the body of a refusal */
     unsigned                       replaced:1;
+    unsigned                       tail_used:1;
+
+    /* from here on it is not set to zero */
+
+    ngx_http_tokenward_ctx_t      *next;        /* of those that are free */
+    ngx_list_part_t                parts[NGX_HTTP_TOKENWARD_PARTS];
+    ngx_table_elt_t                tail[NGX_HTTP_TOKENWARD_TAIL];
 };
 
 
@@ -160,9 +188,12 @@ extern ngx_module_t  ngx_http_tokenward_module;
 
 char *ngx_http_tokenward_resolve(ngx_conf_t *cf,
     ngx_http_tokenward_loc_conf_t *conf);
-ngx_int_t ngx_http_tokenward_check_endpoints(ngx_conf_t *cf);
 ngx_int_t ngx_http_tokenward_start(ngx_cycle_t *cycle);
 void ngx_http_tokenward_stop(ngx_cycle_t *cycle);
+
+/* _endpoint */
+
+ngx_int_t ngx_http_tokenward_check_endpoints(ngx_conf_t *cf);
 
 /* _request */
 
@@ -183,8 +214,21 @@ ngx_int_t ngx_http_tokenward_strip(ngx_http_request_t *r);
 void ngx_http_tokenward_save(ngx_http_tokenward_ctx_t *ctx);
 void ngx_http_tokenward_restore(ngx_http_tokenward_ctx_t *ctx);
 ngx_int_t ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx);
+void ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines);
+
+/* _rewrite */
+
+#define NGX_HTTP_TOKENWARD_STALE_HEADER  1
+#define NGX_HTTP_TOKENWARD_STALE_TARGET  2
+#define NGX_HTTP_TOKENWARD_STALE_BODY    4
+
 ngx_int_t ngx_http_tokenward_view_body(ngx_http_tokenward_ctx_t *ctx,
     size_t limit);
+ngx_int_t ngx_http_tokenward_new_target(ngx_http_tokenward_ctx_t *ctx,
+    tokenward_str *target);
+ngx_int_t ngx_http_tokenward_new_body(ngx_http_tokenward_ctx_t *ctx,
+    tokenward_str *body);
+void ngx_http_tokenward_flush(ngx_http_request_t *r, ngx_uint_t what);
 ngx_int_t ngx_http_tokenward_mark_stale(ngx_cycle_t *cycle);
 
 /* _call */

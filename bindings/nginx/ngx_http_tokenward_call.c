@@ -59,7 +59,8 @@ ngx_http_tokenward_call(ngx_http_tokenward_ctx_t *ctx,
 
     call->ctx = ctx;
     call->conf = conf;
-    call->limit = ctx->source->reply_bytes;
+    call->limit = ngx_max(ctx->source->reply_bytes,
+                          ctx->source->reply_bytes + 1);
 
     ps->handler = ngx_http_tokenward_call_done;
     ps->data = call;
@@ -654,11 +655,16 @@ ngx_http_tokenward_call_body(ngx_http_tokenward_call_t *call, ngx_chain_t *in)
             continue;
         }
 
+        /* a byte over the limit is enough to tell, whatever the status */
+
         if (n > call->limit - call->length) {
-            call->failure = TOKENWARD_FAILURE_TOO_LONG;
+            n = call->limit - call->length;
             u->length = 0;
             u->keepalive = 0;
-            continue;
+
+            if (n == 0) {
+                continue;
+            }
         }
 
         if (call->length + n > call->size) {

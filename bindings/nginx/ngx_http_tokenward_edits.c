@@ -31,34 +31,34 @@ typedef struct {
 } ngx_http_tokenward_name_t;
 
 
-typedef struct {
-    ngx_uint_t                    index;
-    ngx_uint_t                    what;
-} ngx_http_tokenward_stale_t;
+/* Lines that were set for the answers of hits lately: 8 MB at most. */
 
-#define NGX_HTTP_TOKENWARD_STALE_HEADER  1
-#define NGX_HTTP_TOKENWARD_STALE_TARGET  2
-#define NGX_HTTP_TOKENWARD_STALE_BODY    4
+#define NGX_HTTP_TOKENWARD_KEPT       1024
+#define NGX_HTTP_TOKENWARD_MAX_LINES  8192
+
+typedef struct {
+    uint64_t                      seen;
+    ngx_http_tokenward_lines_t   *lines;
+} ngx_http_tokenward_kept_t;
 
 
 static ngx_int_t ngx_http_tokenward_relist(ngx_http_request_t *r,
-    const ngx_list_t *from, ngx_http_tokenward_names_t *without,
+    ngx_http_tokenward_ctx_t *ctx, const ngx_list_t *from, ngx_http_tokenward_names_t *without,
     const tokenward_header *set, size_t count);
+static ngx_http_tokenward_lines_t *ngx_http_tokenward_find(uint64_t shared);
+static void ngx_http_tokenward_keep(uint64_t shared, ngx_table_elt_t *elts,
+    size_t count);
 static ngx_uint_t ngx_http_tokenward_is_without(ngx_table_elt_t *h,
     ngx_http_tokenward_names_t *without);
 static ngx_int_t ngx_http_tokenward_set_name(ngx_http_request_t *r,
     ngx_table_elt_t *h);
-static ngx_int_t ngx_http_tokenward_new_target(ngx_http_tokenward_ctx_t *ctx,
-    tokenward_str *target);
-static ngx_int_t ngx_http_tokenward_new_args(ngx_http_tokenward_ctx_t *ctx,
-    ngx_str_t *args);
-static ngx_int_t ngx_http_tokenward_new_body(ngx_http_tokenward_ctx_t *ctx,
-    tokenward_str *body);
-static void ngx_http_tokenward_flush(ngx_http_request_t *r, ngx_uint_t what);
 
 
 static ngx_http_tokenward_name_t  ngx_http_tokenward_name_cache
     [NGX_HTTP_TOKENWARD_NAMES];
+
+static ngx_http_tokenward_kept_t  ngx_http_tokenward_kept
+    [NGX_HTTP_TOKENWARD_KEPT];
 
 
 /*
@@ -73,6 +73,35 @@ ngx_http_tokenward_is_managed(ngx_table_elt_t *h)
            && (h->key.data[0] | 0x20) == 'x'
            && ((h->key.data[2] | 0x20) == 'c' || (h->key.data[2] | 0x20) == 'a')
            && tokenward_is_managed((const char *) h->key.data, h->key.len);
+}
+
+
+/* Names are short: a call costs more than the comparison. */
+
+static ngx_inline ngx_uint_t
+ngx_http_tokenward_is_same(const u_char *a, const u_char *b, size_t len)
+{
+    uint64_t  x, y;
+
+    for (/* void */ ; len >= sizeof(uint64_t); len -= sizeof(uint64_t)) {
+        ngx_memcpy(&x, a, sizeof(uint64_t));
+        ngx_memcpy(&y, b, sizeof(uint64_t));
+
+        if (x != y) {
+            return 0;
+        }
+
+        a += sizeof(uint64_t);
+        b += sizeof(uint64_t);
+    }
+
+    while (len--) {
+        if (*a++ != *b++) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
@@ -119,7 +148,7 @@ ngx_http_tokenward_strip(ngx_http_request_t *r)
 
     client = r->headers_in.headers;
 
-    return ngx_http_tokenward_relist(r, &client, &managed, NULL, 0);
+    return ngx_http_tokenward_relist(r, NULL, &client, &managed, NULL, 0);
 }
 
 
@@ -170,7 +199,8 @@ ngx_int_t
 ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
 {
     size_t                       count;
-    ngx_uint_t                   i, what;
+    uint64_t                     shared;
+    ngx_uint_t                   what;
     tokenward_str                text;
     ngx_http_request_t          *r;
     const tokenward_header      *set;
@@ -181,30 +211,35 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
     decision = ctx->decision;
 
     if (tokenward_decision_remove(decision, &without.names, &without.count)
-        != TOKENWARD_OK
-        || tokenward_decision_set(decision, &set, &count) != TOKENWARD_OK)
+        != TOKENWARD_OK)
     {
         return NGX_ERROR;
     }
 
     ctx->edited = 1;
 
+    shared = ctx->tail_used ? 0 : tokenward_decision_shared(decision);
+    ctx->lines = shared ? ngx_http_tokenward_find(shared) : ctx->lines;
+
+    if (shared && ctx->lines) {
+        set = NULL;
+        count = ctx->lines->count;
+
+    } else if (tokenward_decision_set(decision, &set, &count) != TOKENWARD_OK) {
+        return NGX_ERROR;
+    }
+
     if (without.count || count) {
-        if (ngx_http_tokenward_relist(r, &ctx->headers, &without, set, count)
+        if (ngx_http_tokenward_relist(r, ctx, &ctx->headers, &without, set,
+                                      count)
             != NGX_OK)
         {
             return NGX_ERROR;
         }
-    }
 
-    for (i = 0; i < without.count; i++) {
-        if (without.names[i].len == sizeof("authorization") - 1
-            && ngx_strncasecmp((u_char *) without.names[i].data,
-                               (u_char *) "authorization",
-                               sizeof("authorization") - 1)
-               == 0)
-        {
-            r->headers_in.authorization = NULL;
+        if (shared && set && count) {
+            ngx_http_tokenward_keep(shared,
+                                    r->headers_in.headers.last->elts, count);
         }
     }
 
@@ -266,14 +301,104 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
 }
 
 
+/* With a reference for the caller; NULL: they were not kept. */
+
+static ngx_http_tokenward_lines_t *
+ngx_http_tokenward_find(uint64_t shared)
+{
+    ngx_http_tokenward_kept_t  *kept;
+
+    kept = &ngx_http_tokenward_kept[shared % NGX_HTTP_TOKENWARD_KEPT];
+
+    if (kept->lines == NULL || kept->lines->shared != shared) {
+        return NULL;
+    }
+
+    kept->lines->refs++;
+
+    return kept->lines;
+}
+
+
+/*
+ * Lines that come a second time are kept under their number, which is never
+ * used again: texts too, since the decision that they are views of may go.
+ */
+
+static void
+ngx_http_tokenward_keep(uint64_t shared, ngx_table_elt_t *elts, size_t count)
+{
+    u_char                      *p;
+    size_t                       i, size;
+    ngx_table_elt_t             *h;
+    ngx_http_tokenward_kept_t   *kept;
+    ngx_http_tokenward_lines_t  *lines;
+
+    kept = &ngx_http_tokenward_kept[shared % NGX_HTTP_TOKENWARD_KEPT];
+
+    if (kept->seen != shared) {
+        kept->seen = shared;
+        return;
+    }
+
+    size = sizeof(ngx_http_tokenward_lines_t) + count * sizeof(ngx_table_elt_t);
+
+    for (i = 0; i < count; i++) {
+        size += 2 * elts[i].key.len + elts[i].value.len;
+    }
+
+    if (size > NGX_HTTP_TOKENWARD_MAX_LINES) {
+        return;
+    }
+
+    lines = ngx_alloc(size, ngx_cycle->log);
+    if (lines == NULL) {
+        return;
+    }
+
+    lines->shared = shared;
+    lines->refs = 1;
+    lines->count = count;
+
+    p = (u_char *) &lines->elts[count];
+
+    for (i = 0; i < count; i++) {
+        h = &lines->elts[i];
+        *h = elts[i];
+
+        h->key.data = p;
+        p = ngx_cpymem(p, elts[i].key.data, h->key.len);
+
+        h->lowcase_key = p;
+        p = ngx_cpymem(p, elts[i].lowcase_key, h->key.len);
+
+        h->value.data = p;
+        p = ngx_cpymem(p, elts[i].value.data, h->value.len);
+    }
+
+    ngx_http_tokenward_release(kept->lines);
+    kept->lines = lines;
+}
+
+
+void
+ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines)
+{
+    if (lines && --lines->refs == 0) {
+        ngx_free(lines);
+    }
+}
+
+
 /* r's headers become those of a list, without some and with others behind. */
 
 static ngx_int_t
-ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
+ngx_http_tokenward_relist(ngx_http_request_t *r,
+    ngx_http_tokenward_ctx_t *ctx, const ngx_list_t *from,
     ngx_http_tokenward_names_t *without, const tokenward_header *set,
     size_t count)
 {
-    ngx_uint_t               i, begin, room;
+    ngx_uint_t               i, begin, room, nparts;
     ngx_list_t               list;
     ngx_list_part_t         *last;
     ngx_table_elt_t         *h, *tail;
@@ -283,8 +408,19 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
 
     room = count + 4;
     tail = NULL;
+    nparts = NGX_HTTP_TOKENWARD_PARTS;
 
-    if (count) {
+    if (ctx && !ctx->tail_used) {
+        ctx->tail_used = 1;
+        nparts = 0;
+
+        if (count && count <= NGX_HTTP_TOKENWARD_TAIL) {
+            room = NGX_HTTP_TOKENWARD_TAIL;
+            tail = ctx->tail;
+        }
+    }
+
+    if (count && tail == NULL) {
         tail = ngx_palloc(r->pool, room * sizeof(ngx_table_elt_t));
         if (tail == NULL) {
             return NGX_ERROR;
@@ -313,12 +449,18 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
                 continue;
             }
 
+            if (i < part->nelts && &h[i] == r->headers_in.authorization) {
+                r->headers_in.authorization = NULL;
+            }
+
             if (i > begin) {
                 if (last == NULL) {
                     last = &list.part;
 
                 } else {
-                    last->next = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
+                    last->next = (nparts < NGX_HTTP_TOKENWARD_PARTS)
+                                 ? &ctx->parts[nparts++]
+                                 : ngx_palloc(r->pool, sizeof(ngx_list_part_t));
                     if (last->next == NULL) {
                         return NGX_ERROR;
                     }
@@ -335,7 +477,11 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
         }
     }
 
-    for (i = 0; i < count; i++) {
+    if (count && set == NULL) {
+        ngx_memcpy(tail, ctx->lines->elts, count * sizeof(ngx_table_elt_t));
+    }
+
+    for (i = 0; set && i < count; i++) {
         h = &tail[i];
 
         h->key.data = (u_char *) set[i].name.data;
@@ -385,7 +531,9 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
     }
 
     if (last->nelts) {
-        last->next = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
+        last->next = (nparts < NGX_HTTP_TOKENWARD_PARTS)
+                     ? &ctx->parts[nparts++]
+                     : ngx_palloc(r->pool, sizeof(ngx_list_part_t));
         if (last->next == NULL) {
             return NGX_ERROR;
         }
@@ -415,9 +563,13 @@ ngx_http_tokenward_is_without(ngx_table_elt_t *h,
 
     for (i = 0; i < without->count; i++) {
         if (h->key.len == without->names[i].len
-            && ngx_strncasecmp(h->key.data, (u_char *) without->names[i].data,
-                               h->key.len)
-               == 0)
+            && (ngx_http_tokenward_is_same(h->key.data,
+                                           (u_char *) without->names[i].data,
+                                           h->key.len)
+                || ngx_strncasecmp(h->key.data,
+                                   (u_char *) without->names[i].data,
+                                   h->key.len)
+                   == 0))
         {
             return 1;
         }
@@ -455,7 +607,8 @@ ngx_http_tokenward_set_name(ngx_http_request_t *r, ngx_table_elt_t *h)
                                             + name[len / 2])
                                            % NGX_HTTP_TOKENWARD_NAMES];
 
-    if (known->len == len && ngx_memcmp(known->name, name, len) == 0) {
+    if (known->len == len && ngx_http_tokenward_is_same(known->name, name, len))
+    {
         h->hash = known->hash;
         h->lowcase_key = known->lowcase;
         return NGX_OK;
@@ -479,394 +632,6 @@ ngx_http_tokenward_set_name(ngx_http_request_t *r, ngx_table_elt_t *h)
 
     h->hash = known->hash;
     h->lowcase_key = known->lowcase;
-
-    return NGX_OK;
-}
-
-
-/*
- * Without the credential: what is passed on, what variables show, and the
- * request line that goes to logs.
- */
-
-static ngx_int_t
-ngx_http_tokenward_new_target(ngx_http_tokenward_ctx_t *ctx,
-    tokenward_str *target)
-{
-    u_char              *p;
-    ngx_str_t            args, line;
-    ngx_http_request_t  *r;
-
-    r = ctx->request;
-
-    r->unparsed_uri.data = (u_char *) target->data;
-    r->unparsed_uri.len = target->len;
-
-    p = ngx_strlchr(r->unparsed_uri.data,
-                    r->unparsed_uri.data + r->unparsed_uri.len, '?');
-
-    if (p) {
-        args.data = p + 1;
-        args.len = r->unparsed_uri.data + r->unparsed_uri.len - args.data;
-
-    } else {
-        ngx_str_null(&args);
-    }
-
-    if (ngx_http_tokenward_new_args(ctx, &args) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    line.len = r->method_name.len + 1 + target->len;
-
-    if (r->http_protocol.len) {
-        line.len += 1 + r->http_protocol.len;
-    }
-
-    line.data = ngx_pnalloc(r->pool, line.len);
-    if (line.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    p = ngx_cpymem(line.data, r->method_name.data, r->method_name.len);
-    *p++ = ' ';
-    p = ngx_cpymem(p, target->data, target->len);
-
-    if (r->http_protocol.len) {
-        *p++ = ' ';
-        ngx_memcpy(p, r->http_protocol.data, r->http_protocol.len);
-    }
-
-    r->request_line = line;
-
-    return NGX_OK;
-}
-
-
-/*
- * A rewrite may have put the client's query behind one of its own: it is
- * replaced where it stands.
- */
-
-static ngx_int_t
-ngx_http_tokenward_new_args(ngx_http_tokenward_ctx_t *ctx, ngx_str_t *args)
-{
-    u_char              *p, *last;
-    size_t               before, after;
-    ngx_str_t            query, made;
-    ngx_http_request_t  *r;
-
-    r = ctx->request;
-
-    p = ngx_strlchr(ctx->target.data, ctx->target.data + ctx->target.len, '?');
-    if (p == NULL || r->args.len == 0) {
-        return NGX_OK;
-    }
-
-    query.data = p + 1;
-    query.len = ctx->target.data + ctx->target.len - query.data;
-
-    p = r->args.data;
-    last = r->args.data + r->args.len;
-
-    while (p + query.len <= last
-           && ngx_memcmp(p, query.data, query.len) != 0)
-    {
-        p++;
-    }
-
-    if (query.len == 0 || p + query.len > last) {
-        return NGX_OK;
-    }
-
-    before = p - r->args.data;
-    after = last - p - query.len;
-
-    if (before == 0 && after == 0) {
-        r->args = *args;
-        return NGX_OK;
-    }
-
-    if (args->len == 0 && before && p[-1] == '&') {
-        before--;
-    }
-
-    made.data = ngx_pnalloc(r->pool, before + args->len + after);
-    if (made.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    p = ngx_cpymem(made.data, r->args.data, before);
-
-    if (args->len) {
-        p = ngx_cpymem(p, args->data, args->len);
-    }
-
-    p = ngx_cpymem(p, last - after, after);
-
-    made.len = p - made.data;
-    r->args = made;
-
-    return NGX_OK;
-}
-
-
-/* The body that was read, as one piece: in place where it is one already. */
-
-ngx_int_t
-ngx_http_tokenward_view_body(ngx_http_tokenward_ctx_t *ctx, size_t limit)
-{
-    off_t                size;
-    size_t               n, len;
-    ssize_t              got;
-    ngx_buf_t           *b;
-    ngx_chain_t         *cl;
-    ngx_http_request_t  *r;
-
-    r = ctx->request;
-
-    ctx->body.data = (u_char *) "";
-    ctx->body.len = 0;
-
-    if (r->request_body == NULL || r->request_body->bufs == NULL) {
-        return NGX_OK;
-    }
-
-    cl = r->request_body->bufs;
-
-    if (cl->next == NULL && !cl->buf->in_file) {
-        ctx->body.data = cl->buf->pos;
-        ctx->body.len = cl->buf->last - cl->buf->pos;
-        return NGX_OK;
-    }
-
-    size = 0;
-
-    for (/* void */ ; cl; cl = cl->next) {
-        size += ngx_buf_size(cl->buf);
-    }
-
-    /* one byte more than the limit shows that it is over it */
-
-    len = (size > (off_t) limit) ? limit + 1 : (size_t) size;
-
-    ctx->body.data = ngx_palloc(r->pool, len ? len : 1);
-    if (ctx->body.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    for (cl = r->request_body->bufs; cl && ctx->body.len < len; cl = cl->next) {
-        b = cl->buf;
-        n = ngx_min((size_t) ngx_buf_size(b), len - ctx->body.len);
-
-        if (n == 0) {
-            continue;
-        }
-
-        if (b->in_file) {
-            got = ngx_read_file(b->file, ctx->body.data + ctx->body.len, n,
-                                b->file_pos);
-
-            if (got == NGX_ERROR || (size_t) got != n) {
-                return NGX_ERROR;
-            }
-
-        } else {
-            ngx_memcpy(ctx->body.data + ctx->body.len, b->pos, n);
-        }
-
-        ctx->body.len += n;
-    }
-
-    return ctx->body.len == len ? NGX_OK : NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_tokenward_new_body(ngx_http_tokenward_ctx_t *ctx, tokenward_str *body)
-{
-    u_char              *p;
-    ngx_buf_t           *b;
-    ngx_uint_t           i;
-    ngx_chain_t         *cl;
-    ngx_table_elt_t     *h;
-    ngx_list_part_t     *part;
-    ngx_http_request_t  *r;
-
-    r = ctx->request;
-
-    b = ngx_calloc_buf(r->pool);
-    cl = ngx_alloc_chain_link(r->pool);
-    p = ngx_pnalloc(r->pool, NGX_OFF_T_LEN);
-
-    if (b == NULL || cl == NULL || p == NULL || r->request_body == NULL) {
-        return NGX_ERROR;
-    }
-
-    b->start = (u_char *) body->data;
-    b->pos = b->start;
-    b->last = b->start + body->len;
-    b->end = b->last;
-    b->memory = 1;
-    b->last_buf = 1;
-
-    cl->buf = b;
-    cl->next = NULL;
-
-    r->request_body->bufs = body->len ? cl : NULL;
-    r->request_body->temp_file = NULL;
-
-    r->headers_in.content_length_n = body->len;
-    r->headers_in.chunked = 0;
-
-    /* Content-Length takes the place of Transfer-Encoding */
-
-    part = &r->headers_in.headers.part;
-    h = part->elts;
-
-    for (i = 0; /* void */ ; i++) {
-
-        while (i >= part->nelts) {
-            if (part->next == NULL) {
-                return NGX_OK;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if ((h[i].key.len == sizeof("Transfer-Encoding") - 1
-             && ngx_strncasecmp(h[i].key.data, (u_char *) "Transfer-Encoding",
-                                sizeof("Transfer-Encoding") - 1)
-                == 0)
-            || (h[i].key.len == sizeof("Content-Length") - 1
-                && ngx_strncasecmp(h[i].key.data, (u_char *) "Content-Length",
-                                   sizeof("Content-Length") - 1)
-                   == 0))
-        {
-            ngx_str_set(&h[i].key, "Content-Length");
-            h[i].lowcase_key = (u_char *) "content-length";
-            h[i].hash = ngx_hash_key(h[i].lowcase_key, h[i].key.len);
-            h[i].value.data = p;
-            h[i].value.len = ngx_sprintf(p, "%uz", body->len) - p;
-
-            r->headers_in.content_length = &h[i];
-            r->headers_in.transfer_encoding = NULL;
-
-            return NGX_OK;
-        }
-    }
-}
-
-
-/*
- * Variables keep what they were asked for once. Those that show headers that
- * were removed or set, or a target or body that was rewritten, are asked again.
- */
-
-static void
-ngx_http_tokenward_flush(ngx_http_request_t *r, ngx_uint_t what)
-{
-    ngx_uint_t                       i;
-    ngx_http_tokenward_stale_t      *stale;
-    ngx_http_tokenward_main_conf_t  *tmcf;
-
-    tmcf = ngx_http_get_module_main_conf(r, ngx_http_tokenward_module);
-    stale = tmcf->stale.elts;
-
-    for (i = 0; i < tmcf->stale.nelts; i++) {
-        if (stale[i].what & what) {
-            r->variables[stale[i].index].valid = 0;
-            r->variables[stale[i].index].not_found = 0;
-        }
-    }
-}
-
-
-ngx_int_t
-ngx_http_tokenward_mark_stale(ngx_cycle_t *cycle)
-{
-    ngx_uint_t                       i, what;
-    ngx_str_t                        name;
-    ngx_http_variable_t             *v;
-    ngx_http_core_main_conf_t       *cmcf;
-    ngx_http_tokenward_stale_t      *stale;
-    ngx_http_tokenward_main_conf_t  *tmcf;
-
-    static ngx_str_t  target[] = {
-        ngx_string("request_uri"), ngx_string("args"),
-        ngx_string("query_string"), ngx_string("is_args"),
-        ngx_string("request"), ngx_string("arg_access_token"),
-        ngx_null_string
-    };
-    ngx_str_t        *one;
-
-    cmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_core_module);
-    tmcf = ngx_http_cycle_get_module_main_conf(cycle,
-                                               ngx_http_tokenward_module);
-
-    if (ngx_array_init(&tmcf->stale, cycle->pool, 4,
-                       sizeof(ngx_http_tokenward_stale_t))
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    v = cmcf->variables.elts;
-
-    for (i = 0; i < cmcf->variables.nelts; i++) {
-        name = v[i].name;
-        what = 0;
-
-        if (name.len > 5 && ngx_strncmp(name.data, "http_", 5) == 0) {
-            name.data += 5;
-            name.len -= 5;
-
-            if (name.len == sizeof("authorization") - 1
-                && ngx_strncmp(name.data, "authorization", name.len) == 0)
-            {
-                what = NGX_HTTP_TOKENWARD_STALE_HEADER;
-
-            } else if (tokenward_is_managed((const char *) name.data,
-                                            name.len))
-            {
-                what = NGX_HTTP_TOKENWARD_STALE_HEADER;
-
-            } else if (ngx_strncmp(name.data, "content_length", name.len) == 0
-                       || ngx_strncmp(name.data, "transfer_encoding", name.len)
-                          == 0)
-            {
-                what = NGX_HTTP_TOKENWARD_STALE_BODY;
-            }
-
-        } else if (name.len == sizeof("content_length") - 1
-                   && ngx_strncmp(name.data, "content_length", name.len) == 0)
-        {
-            what = NGX_HTTP_TOKENWARD_STALE_BODY;
-
-        } else {
-            for (one = target; one->len; one++) {
-                if (name.len == one->len
-                    && ngx_strncmp(name.data, one->data, one->len) == 0)
-                {
-                    what = NGX_HTTP_TOKENWARD_STALE_TARGET;
-                }
-            }
-        }
-
-        if (what == 0) {
-            continue;
-        }
-
-        stale = ngx_array_push(&tmcf->stale);
-        if (stale == NULL) {
-            return NGX_ERROR;
-        }
-
-        stale->index = i;
-        stale->what = what;
-    }
 
     return NGX_OK;
 }

@@ -10,7 +10,10 @@
 
 
 /* Header lines of nearly every request; others are on the request's pool. */
-#define NGX_HTTP_TOKENWARD_FEW  32
+#define NGX_HTTP_TOKENWARD_FEW       32
+
+/* About 300 kB. */
+#define NGX_HTTP_TOKENWARD_MAX_FREE  256
 
 
 static ngx_int_t ngx_http_tokenward_access(ngx_http_request_t *r,
@@ -43,6 +46,12 @@ static void ngx_http_tokenward_cleanup_ctx(void *data);
 static void ngx_http_tokenward_cleanup_step(void *data);
 static void ngx_http_tokenward_drop(void *data);
 static ngx_int_t ngx_http_tokenward_retire(ngx_http_tokenward_ctx_t *ctx);
+
+
+/* Contexts for requests to come. */
+
+static ngx_http_tokenward_ctx_t  *ngx_http_tokenward_free_ctx;
+static ngx_uint_t                 ngx_http_tokenward_nfree;
 
 
 /* In a server with a protected location nobody else sets what we set. */
@@ -242,18 +251,31 @@ ngx_http_tokenward_create_ctx(ngx_http_request_t *r)
     ngx_pool_cleanup_t        *cln;
     ngx_http_tokenward_ctx_t  *ctx;
 
-    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_tokenward_ctx_t));
+    cln = ngx_pool_cleanup_add(r->pool, 0);
     if (cln == NULL) {
         return NULL;
     }
 
-    ctx = cln->data;
-    ngx_memzero(ctx, sizeof(ngx_http_tokenward_ctx_t));
+    ctx = ngx_http_tokenward_free_ctx;
+
+    if (ctx) {
+        ngx_http_tokenward_free_ctx = ctx->next;
+        ngx_http_tokenward_nfree--;
+
+    } else {
+        ctx = ngx_alloc(sizeof(ngx_http_tokenward_ctx_t), r->connection->log);
+        if (ctx == NULL) {
+            return NULL;
+        }
+    }
+
+    ngx_memzero(ctx, offsetof(ngx_http_tokenward_ctx_t, next));
 
     ctx->request = r;
     ngx_http_tokenward_save(ctx);
 
     cln->handler = ngx_http_tokenward_cleanup_ctx;
+    cln->data = ctx;
 
     ngx_http_tokenward_mask(r);
 
@@ -956,7 +978,16 @@ ngx_http_tokenward_cleanup_ctx(void *data)
     ngx_http_tokenward_drop(ctx);
 
     tokenward_step_free(ctx->step);
-    ctx->step = NULL;
+    ngx_http_tokenward_release(ctx->lines);
+
+    if (ngx_http_tokenward_nfree == NGX_HTTP_TOKENWARD_MAX_FREE) {
+        ngx_free(ctx);
+        return;
+    }
+
+    ctx->next = ngx_http_tokenward_free_ctx;
+    ngx_http_tokenward_free_ctx = ctx;
+    ngx_http_tokenward_nfree++;
 }
 
 

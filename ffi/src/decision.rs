@@ -180,6 +180,20 @@ pub unsafe extern "C" fn tokenward_decision_set(
     })
 }
 
+/// A number that decisions have in common whose identity, claims and lines of `tokenward_decision_set` are the same because they were
+/// computed once. It is never used again in the process: what a host makes of them it may keep under the number.
+///
+/// decision: the decision.
+///
+/// Returns: the number; 0 where there is nothing to share, for a refusal, and for NULL.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_decision_shared(decision: *const tokenward_decision) -> u64 {
+    // SAFETY: the header's rule for handles.
+    guard_or(0, || unsafe { allow(decision) }.ok().and_then(|(_, allow)| allow.shared()).unwrap_or(0))
+}
+
 /// The request target for the upstream, where the credential was taken out of it.
 ///
 /// decision: the decision.

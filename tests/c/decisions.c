@@ -10,6 +10,7 @@ topic_decisions(void)
     char                       digits[8];
     size_t                     count = 9;
     int64_t                    expires = 0;
+    uint64_t                   shared = 0;
     tokenward_str              s;
     tokenward_step            *step = NULL;
     tokenward_header           request_headers[2];
@@ -47,6 +48,7 @@ topic_decisions(void)
     CHECK(tokenward_decision_is_allow(decision));
     CHECK(tokenward_decision_reason(decision) == 0 && tokenward_decision_status(decision) == 0);
     CHECK(tokenward_decision_source(decision) == TOKENWARD_SOURCE_ENDPOINT);
+    shared = tokenward_decision_shared(decision);
     CHECK(tokenward_decision_target(decision, &s) == TOKENWARD_OK && is(s, "/a?b=1"));
     CHECK(tokenward_decision_response_headers(decision, &headers, &count) == TOKENWARD_OK && count == 1);
     CHECK(is(headers[0].name, "Cache-Control") && is(headers[0].value, "private"));
@@ -100,6 +102,7 @@ topic_decisions(void)
     CHECK(tokenward_begin(introspector, NULL, &request, &NOW, &step) == TOKENWARD_OK);
     decision = tokenward_step_decision(step);
     CHECK(tokenward_decision_source(decision) == TOKENWARD_SOURCE_CACHE);
+    CHECK(tokenward_decision_shared(decision) == shared && shared != 0);
     CHECK(tokenward_decision_body(decision, &s) == TOKENWARD_OK && is(s, "b=1"));
     tokenward_step_free(step);
 

@@ -100,6 +100,7 @@ objects_that_are_not_there(void)
     NULL_POINTER(tokenward_decision_expires_us(NULL, &moment));
     NULL_POINTER(tokenward_decision_claim(NULL, "a", 1, &s));
     NULL_POINTER(tokenward_decision_claim_text(NULL, "a", 1, &s));
+    CHECK(tokenward_decision_shared(NULL) == 0);
     NULL_POINTER(tokenward_decision_claim_at(NULL, "/a", 2, &s));
     NULL_POINTER(tokenward_decision_claim_value(NULL, NULL, NULL, "a", 1, &s));
     NULL_POINTER(tokenward_fingerprint(NULL, NULL, NULL, POISON(char)));
