@@ -18,23 +18,25 @@ function editRequest(req, allow) {
   const { headers, rawHeaders } = req;
   const { connection } = headers;
   if (connection !== undefined && connection !== 'keep-alive' && connection !== 'close') unlist(req, connection);
-  if (hides || own !== null) remove(rawHeaders, headers, hides, own === null ? [] : own.remove);
-  add(rawHeaders, shared.flat);
-  const { names, values } = shared;
+  if (hides || own !== null) remove(rawHeaders, headers, hides, own === null ? NONE : own.remove);
+  const { flat, names, values } = shared;
+  for (let i = 0; i < flat.length; i += 1) rawHeaders.push(flat[i]);
   for (let i = 0; i < names.length; i += 1) headers[names[i]] = values[i];
-  if (COUNT !== undefined && req[COUNT] !== undefined) {
-    req[COUNT] = rawHeaders.length;
-    // Where somebody has asked already, it is made anew.
-    req.headersDistinct = undefined;
-  } else {
-    redistinguish(req);
-  }
+  recount(req);
   if (headers['transfer-encoding'] !== undefined || req.httpVersionMajor === 2) stripTrailers(req);
   if (own !== null && own.target !== undefined) retarget(req, own.target);
 }
 
-function add(rawHeaders, flat) {
-  for (let i = 0; i < flat.length; i += 1) rawHeaders.push(flat[i]);
+const NONE = Object.freeze([]);
+
+/** Where Node makes `headersDistinct` of the lines, it is made anew. */
+function recount(req) {
+  if (COUNT !== undefined && req[COUNT] !== undefined) {
+    req[COUNT] = req.rawHeaders.length;
+    req.headersDistinct = undefined;
+  } else {
+    redistinguish(req);
+  }
 }
 
 /** Every line of these names, case ignored. */
@@ -93,12 +95,7 @@ function stripManaged(req) {
   }
   if (names.length > 0) {
     remove(req.rawHeaders, req.headers, false, names);
-    if (COUNT !== undefined && req[COUNT] !== undefined) {
-      req[COUNT] = req.rawHeaders.length;
-      req.headersDistinct = undefined;
-    } else {
-      redistinguish(req);
-    }
+    recount(req);
   }
   if (req.headers['transfer-encoding'] !== undefined || req.httpVersionMajor === 2) stripTrailers(req);
 }

@@ -20,6 +20,8 @@ const LOOKUP = 0;
 const BEGIN = 1;
 const BODY = 2;
 const ASK_FOR_BODY = 4;
+const DIVIDED = 8;
+const POLICY = 16;
 
 const LEVELS = { error: 0, warn: 1, info: 2, debug: 3 };
 /** How many shared parts are kept at most, each by the low bits of its number. */
@@ -95,23 +97,24 @@ class Port {
         if (raw.length > 0x1fffe || trailers.length > 0xffff) throw new TypeError('the request has too many headers');
         const sizes = shape + trailers.length * 65536;
         if (this.#clock === undefined) {
-          code = this.#decide(text, sizes, want + policy * 8, body);
+          code = this.#decide(text, sizes, want + policy * POLICY, body);
         } else {
           const [wall, mono] = this.#now();
-          code = this.#decide(text, sizes, want + policy * 8, body, wall, mono);
+          code = this.#decide(text, sizes, want + policy * POLICY, body, wall, mono);
         }
       }
     } catch (error) {
       // A NUL is a byte like any other, and for the core to refuse.
       if (divider !== '\0' || error.code !== 'ERR_TOKENWARD_REQUEST' || !hasNul(text, raw, rest)) throw error;
-      return this.#ask(method, target, raw, want, rest, '\u0100');
+      return this.#ask(method, target, raw, want | DIVIDED, rest, '\u0100');
     }
     return this.#found(code);
   }
 
   /** Makes of the addon's number what it stands for. */
   #found(code) {
-    const low = code % SHARED;
+    // Beyond 32 bits only what is above is cut off.
+    const low = code & (SHARED - 1);
     let step;
     switch (low & 7) {
       case ALLOW:

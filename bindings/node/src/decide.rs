@@ -48,6 +48,8 @@ mod want {
     pub(super) const BODY: u32 = 2;
     /// Added to the others: stop if the body is needed.
     pub(super) const ASK_FOR_BODY: u32 = 4;
+    /// Added to the others: the parts are divided by what is no byte.
+    pub(super) const DIVIDED: u32 = 8;
 }
 
 const ARGUMENTS: usize = 8;
@@ -132,7 +134,7 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
     };
     let (headers, trailers, want, policy) = {
         let (shape, wanted) = (number(1)?, number(2)?);
-        ((shape & 0xffff) as usize, (shape >> 16) as usize, wanted & 7, wanted >> 3)
+        ((shape & 0xffff) as usize, (shape >> 16) as usize, wanted & 15, wanted >> 4)
     };
     let body = match values.get(3) {
         // SAFETY: the caller's promise.
@@ -149,7 +151,11 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
     let mut scratch = port.scratch.try_borrow_mut().map_err(|_| Error::from_status(Status::GenericFailure))?;
     // SAFETY: the caller's promise.
     let (text, dividers) = unsafe { scratch.read(env, value(0)?)? };
-    let ends = if dividers.is_empty() { Ends::Nul(memchr::memchr_iter(0, text)) } else { Ends::Divider(dividers.iter()) };
+    let is_divided = want & want::DIVIDED != 0;
+    if !is_divided && !dividers.is_empty() {
+        return Err(Error::new(Status::InvalidArg, "a character of the request is not a byte"));
+    }
+    let ends = if !is_divided { Ends::Nul(memchr::memchr_iter(0, text)) } else { Ends::Divider(dividers.iter()) };
     let mut parts = Parts { text, ends, at: Some(0) };
     let (method, target) = (parts.next()?, parts.next()?);
     let mut lines: SmallVec<[Header<'_>; 24]> = SmallVec::new();

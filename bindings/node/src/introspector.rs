@@ -243,7 +243,7 @@ impl NativeIntrospector {
         let policy = self.port.core.policy(&json).map_err(|error| refusal(error.problems()))?;
         let mut policies = self.port.policies.borrow_mut();
         // What is left of a number beside the bits of what is wanted.
-        let number = (1..1 << 28)
+        let number = (1..1 << 27)
             .find(|number| !policies.contains_key(number))
             .ok_or_else(|| Error::new(Status::GenericFailure, "there are too many policies"))?;
         policies.insert(number, policy);
