@@ -32,9 +32,17 @@ export const tokenward: FastifyPluginCallback<Options>;
 /** `app.register(httpProxy, { upstream, ...proxyOptions })`: lines of one name stay apart, also on the way of a WebSocket. */
 export const proxyOptions: {
   readonly replyOptions: {
-    readonly rewriteRequestHeaders: (request: FastifyRequest, headers: IncomingHttpHeaders) => IncomingHttpHeaders;
+    readonly rewriteRequestHeaders: (request: Decided, headers: IncomingHttpHeaders) => IncomingHttpHeaders;
   };
   readonly wsClientOptions: {
-    readonly rewriteRequestHeaders: (headers: IncomingHttpHeaders, request: FastifyRequest) => IncomingHttpHeaders;
+    readonly rewriteRequestHeaders: (headers: IncomingHttpHeaders, request: Decided) => IncomingHttpHeaders;
+    // Its types do not have the function that its documentation has; they want something in common.
+    readonly queryString?: never;
   };
 };
+
+/** A request of whichever server that was decided about. */
+export interface Decided {
+  readonly headers: IncomingHttpHeaders;
+  readonly tokenward?: Allow | null | undefined;
+}

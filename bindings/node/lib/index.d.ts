@@ -118,7 +118,8 @@ export interface FetchResponse {
   readonly type?: string | undefined;
   readonly redirected?: boolean | undefined;
   readonly headers: Iterable<[string, string]> & { get(name: string): string | null };
-  readonly body: AsyncIterable<Uint8Array> | null;
+  /** A stream of bytes that can be iterated over, as those of Node and undici can. */
+  readonly body: AsyncIterable<Uint8Array> | { getReader(): unknown } | null;
 }
 
 /** As much of an undici `Dispatcher` as is used. */
@@ -283,7 +284,7 @@ export class Exchange extends UnfinishedStep {
   readonly method: 'POST';
   readonly url: string;
   /** Without `Host` and `Content-Length`. */
-  readonly headers: readonly Line[];
+  readonly headers: [name: string, value: string][];
   /** The form. */
   readonly body: string;
   /** Hands the answer over. */

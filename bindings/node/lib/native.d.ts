@@ -102,7 +102,7 @@ export interface Endpoint {
 }
 
 /** Whether only Tokenward may set this header: names in bytes, as Node gives them. */
-export declare function isManaged(name: Latin1): boolean
+export declare function isManaged(name: string): boolean
 
 /**
  * One log line. Nothing in it comes raw from a client or the authorization server, and no secret is in it; a token appears as
@@ -111,8 +111,8 @@ export declare function isManaged(name: Latin1): boolean
 export interface LogLine {
   /** `error`, `warn`, `info` or `debug`. */
   level: 'error' | 'warn' | 'info' | 'debug'
-  /** The reason to deny that the line is about, or `null`. */
-  reason?: Reason | null
+  /** The reason to deny that the line is about, if it is about one. */
+  reason?: Reason
   /** Fixed words; for a warning about the configuration, what is probably not meant. */
   message: string
   /** What is particular about it, such as `status`, `failure`, `elapsed_ms`, `suppressed`, `token`, `setting`. */

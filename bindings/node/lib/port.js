@@ -85,8 +85,8 @@ class Port {
 
   #ask(method, target, raw, want, rest, divider = '\0') {
     let text = method + divider + target;
-    let shape = raw.length >> 1;
-    if (shape > 0) text += divider + raw.join(divider);
+    if (raw.length > 0) text += divider + raw.join(divider);
+    const shape = raw.length >> 1;
     let code;
     try {
       if (rest === undefined && this.#clock === undefined) {

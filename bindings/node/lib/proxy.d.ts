@@ -1,6 +1,7 @@
 /** For gateways that forward by themselves: `http-proxy-middleware`, undici, fetch, and WebSockets. */
 
 import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Allow, Deny, Introspector, Policy } from './index.js';
 import type { Exclusion } from './express.js';
@@ -13,11 +14,12 @@ export function editResponse(res: ServerResponse, allow: Allow): void;
 
 /**
  * The lines for an upstream, edited, without those of the connection (RFC 9110 §7.6.1) and those that it lists. For undici's `headers`
- * take them flat, for `fetch` as they are. `keep` names headers of the connection that stay.
+ * take them flat, for `fetch` as they are. `keep` names headers of the connection that stay. Where nobody was asked (a path that is
+ * excluded) `allow` is `null`: nothing is set then, and what only Tokenward may set is removed all the same.
  */
 export function forwardHeaders(
   request: IncomingMessage | { readonly rawHeaders: readonly string[] } | readonly string[],
-  allow: Allow,
+  allow: Allow | null,
   options?: { keep?: readonly string[] | undefined },
 ): [name: string, value: string][];
 
@@ -44,6 +46,6 @@ export interface UpgradeOptions {
 /** A listener of a server's `upgrade`: what is authenticated goes on to `next`, edited, with the decision at `req.tokenward`. */
 export function guardUpgrade(
   introspector: Introspector,
-  next: (req: IncomingMessage, socket: Duplex, head: Buffer) => void,
+  next: (req: IncomingMessage, socket: Socket, head: Buffer) => void,
   options?: UpgradeOptions,
 ): (req: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
