@@ -59,7 +59,9 @@ fn the_package_for_node_knows_the_core_alone() {
     let manifest = fs::read_to_string(root().join("bindings/node/Cargo.toml")).unwrap();
     assert!(manifest.contains("tokenward-core") && !manifest.contains("tokenward-ffi"));
     for (file, text) in sources(&root().join("bindings/node/src")) {
-        for word in ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "Instant", "println!", "static mut"] {
+        for word in
+            ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "Instant", "println!", "static mut"]
+        {
             assert!(!text.contains(word), "{file} uses {word}");
         }
     }
