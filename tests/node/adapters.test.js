@@ -321,6 +321,33 @@ test('a route of Fastify may have a policy of its own, or none', async (t) => {
   assert.equal((await send('/nowhere')).status, 404);
 });
 
+test('what a middleware before has changed of the headers stays changed', async (t) => {
+  const guard = tokenward(introspector());
+  const token = await here.as.userToken('alice');
+  for (const change of [
+    (headers) => (headers['x-request-id'] = 'mine'),
+    (headers) => delete headers['x-request-id'],
+    (headers) => (headers['x-added'] = '1'),
+    (headers) => (headers['x-consumer-id'] = 'root'),
+    () => {},
+  ]) {
+    let expected;
+    const url = await serve(t, (req, res) => {
+      change(req.headers);
+      const { authorization, ...others } = req.headers;
+      expected = { ...others, ...ALICE };
+      void req.headersDistinct;
+      guard(req, res, () => tell(req, res));
+    });
+    const { parsed, distinct } = (await request(url, { headers: [bearer(token), ['X-Request-Id', '7']] })).json();
+    const { ...found } = parsed;
+    for (const name of Object.keys(found)) if (name.startsWith('x-credential-')) delete found[name];
+    assert.deepEqual(found, expected);
+    assert.deepEqual(distinct['x-consumer-id'], [ALICE['x-consumer-id']]);
+    assert.equal(distinct.authorization, undefined);
+  }
+});
+
 test('options that cannot be meant are errors when the adapter is made', async () => {
   const using = introspector();
   for (const options of [{ exclude: 'health' }, { exclude: '/a/*/b' }, { exclude: /a/g }, { onDeny: 1 }, { policy: {} }]) {

@@ -5,10 +5,22 @@ const http = require('node:http');
 const { Allow } = require('./decision.js');
 const native = require('./native.js');
 
-// Node makes `headersDistinct` of the first so many lines when somebody asks. Where the number is kept is its own affair.
-const COUNT = Object.getOwnPropertySymbols(new http.IncomingMessage(null)).find(
-  (symbol) => symbol.description === 'kHeadersCount',
-);
+// Node makes `headers` and `headersDistinct` of the first so many lines when somebody asks. Where it keeps the number, and what
+// it has made, is its own affair: what is not where it was in Node 20 is done without.
+const KEPT = Object.getOwnPropertySymbols(new http.IncomingMessage(null));
+const COUNT = KEPT.find((symbol) => symbol.description === 'kHeadersCount');
+
+/** Whether Node makes `headers` anew from the lines once they are gone. */
+const MAKES_ANEW = (() => {
+  if (COUNT === undefined) return false;
+  const req = new http.IncomingMessage(null);
+  req.rawHeaders = ['Host', 'a', 'X-B', 'c', 'x-b', 'd'];
+  req[COUNT] = 4;
+  if (req.headers['x-b'] !== 'c') return false;
+  req[COUNT] = 6;
+  req.headers = null;
+  return req.headers?.host === 'a' && req.headers['x-b'] === 'c, d';
+})();
 
 /** Edits the request as the decision says. If it throws, the request must not go on. */
 function editRequest(req, allow) {
@@ -18,16 +30,68 @@ function editRequest(req, allow) {
   const { headers, rawHeaders } = req;
   const { connection } = headers;
   if (connection !== undefined && connection !== 'keep-alive' && connection !== 'close') unlist(req, connection);
-  if (hides || own !== null) remove(rawHeaders, headers, hides, own === null ? NONE : own.remove);
-  const { flat, names, values } = shared;
-  for (let i = 0; i < flat.length; i += 1) rawHeaders.push(flat[i]);
-  for (let i = 0; i < names.length; i += 1) headers[names[i]] = values[i];
+  if (own === null && MAKES_ANEW && isUntouched(req, headers, rawHeaders)) {
+    // Whoever looks at `headers` has Node make them of the lines. To edit an object costs more, looked at or not.
+    if (hides) hide(rawHeaders);
+    add(rawHeaders, shared.flat);
+    req.headers = null;
+  } else {
+    if (hides || own !== null) remove(rawHeaders, headers, hides, own === null ? NONE : own.remove);
+    add(rawHeaders, shared.flat);
+    const { names, values } = shared;
+    for (let i = 0; i < names.length; i += 1) headers[names[i]] = values[i];
+  }
   recount(req);
   if (headers['transfer-encoding'] !== undefined || req.httpVersionMajor === 2) stripTrailers(req);
   if (own !== null && own.target !== undefined) retarget(req, own.target);
 }
 
 const NONE = Object.freeze([]);
+
+/** Names as clients spell them, in lower case. */
+const lowered = new Map();
+const LOWERED = 256;
+
+function lower(name) {
+  let low = lowered.get(name);
+  if (low === undefined) {
+    low = name.toLowerCase();
+    if (lowered.size < LOWERED && name.length <= 64) lowered.set(name, low);
+  }
+  return low;
+}
+
+/** Whether `headers` is what Node has made of the lines: a middleware before this one may have changed it, and that is kept. */
+function isUntouched(req, headers, rawHeaders) {
+  const { length } = rawHeaders;
+  if (req[COUNT] !== length || !(req instanceof http.IncomingMessage)) return false;
+  for (let i = 0; i < length; i += 2) if (headers[lower(rawHeaders[i])] !== rawHeaders[i + 1]) return false;
+  let count = 0;
+  for (const name in headers) count += name === '' ? 0 : 2;
+  return count === length;
+}
+
+const isAuthorization = (name) =>
+  name.length === 13 && (name === 'Authorization' || name === 'authorization' || name.toLowerCase() === 'authorization');
+
+/** Takes `Authorization` out, every line of it. */
+function hide(rawHeaders) {
+  let kept = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i];
+    if (isAuthorization(name)) continue;
+    if (kept !== i) {
+      rawHeaders[kept] = name;
+      rawHeaders[kept + 1] = rawHeaders[i + 1];
+    }
+    kept += 2;
+  }
+  rawHeaders.length = kept;
+}
+
+function add(rawHeaders, flat) {
+  for (let i = 0; i < flat.length; i += 1) rawHeaders.push(flat[i]);
+}
 
 /** Where Node makes `headersDistinct` of the lines, it is made anew. */
 function recount(req) {
@@ -46,7 +110,7 @@ function remove(rawHeaders, headers, hides, names) {
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i];
     const goes =
-      (hides && name.length === 13 && name.toLowerCase() === 'authorization') ||
+      (hides && isAuthorization(name)) ||
       (gone !== undefined && gone.has(name.toLowerCase()));
     if (goes) continue;
     if (kept !== i) {
