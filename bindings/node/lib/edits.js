@@ -2,18 +2,21 @@
 // What a decision changes of a request of Node's: `rawHeaders` and `headers`, line by line; target, body and trailers.
 
 const http = require('node:http');
+const { Socket } = require('node:net');
 const { Allow } = require('./decision.js');
 const native = require('./native.js');
 
 // Node makes `headers` and `headersDistinct` of the first so many lines when somebody asks. Where it keeps the number, and what
 // it has made, is its own affair: what is not where it was in Node 20 is done without.
-const KEPT = Object.getOwnPropertySymbols(new http.IncomingMessage(null));
+// With a socket, as always: what else is tried, the engine prepares for.
+const blank = () => new http.IncomingMessage(new Socket());
+const KEPT = Object.getOwnPropertySymbols(blank());
 const COUNT = KEPT.find((symbol) => symbol.description === 'kHeadersCount');
 
 /** Whether Node makes `headers` anew from the lines once they are gone. */
 const MAKES_ANEW = (() => {
   if (COUNT === undefined) return false;
-  const req = new http.IncomingMessage(null);
+  const req = blank();
   req.rawHeaders = ['Host', 'a', 'X-B', 'c', 'x-b', 'd'];
   req[COUNT] = 4;
   if (req.headers['x-b'] !== 'c') return false;
@@ -48,27 +51,30 @@ function editRequest(req, allow) {
 
 const NONE = Object.freeze([]);
 
-/** Names as clients spell them, in lower case. */
-const lowered = new Map();
-const LOWERED = 256;
-
-function lower(name) {
-  let low = lowered.get(name);
-  if (low === undefined) {
-    low = name.toLowerCase();
-    if (lowered.size < LOWERED && name.length <= 64) lowered.set(name, low);
-  }
-  return low;
-}
-
-/** Whether `headers` is what Node has made of the lines: a middleware before this one may have changed it, and that is kept. */
+/**
+ * Whether `headers` is what Node has made of the lines, one by one: a middleware before this one may have changed it, and that is
+ * kept. Lines of one name are as good as changed.
+ */
 function isUntouched(req, headers, rawHeaders) {
   const { length } = rawHeaders;
   if (req[COUNT] !== length || !(req instanceof http.IncomingMessage)) return false;
-  for (let i = 0; i < length; i += 2) if (headers[lower(rawHeaders[i])] !== rawHeaders[i + 1]) return false;
-  let count = 0;
-  for (const name in headers) count += name === '' ? 0 : 2;
-  return count === length;
+  let i = 0;
+  for (const name in headers) {
+    if (i >= length || headers[name] !== rawHeaders[i + 1] || !isLower(name, rawHeaders[i])) return false;
+    i += 2;
+  }
+  return i === length;
+}
+
+/** Whether one name is another in lower case. */
+function isLower(low, name) {
+  const { length } = name;
+  if (low.length !== length) return false;
+  for (let i = 0; i < length; i += 1) {
+    const code = name.charCodeAt(i);
+    if (low.charCodeAt(i) !== (code >= 65 && code <= 90 ? code + 32 : code)) return false;
+  }
+  return true;
 }
 
 const isAuthorization = (name) =>
@@ -86,7 +92,8 @@ function hide(rawHeaders) {
     }
     kept += 2;
   }
-  rawHeaders.length = kept;
+  // Cheaper than to set the length.
+  for (let i = rawHeaders.length; i > kept; i -= 1) rawHeaders.pop();
 }
 
 function add(rawHeaders, flat) {
