@@ -31,13 +31,18 @@
  * - Outputs are written with TOKENWARD_OK alone, and else left as they are; an error is written with the results that its function names,
  *   and is the caller's to free. A NULL that is not allowed is answered with
  *   TOKENWARD_NULL_POINTER, or with the value that a function's text names.
- * - Structs that begin with struct_size are set to zero and to their size before use. They grow at the end. All other structs are frozen.
+ * - Structs that begin with struct_size are set to zero and to their size before use. All other structs are frozen.
  *   Enumerations go inward as integers, and a number that is none is refused.
+ * - Versions. tokenward_abi_check(TOKENWARD_ABI_VERSION) first: it answers TOKENWARD_OK for a library of the same major number and at least
+ *   the header's minor number. With each of those the program works as it was compiled. A struct with struct_size only grows at the
+ *   end: a library takes the shorter one of an older header, and what that lacks counts as zero, which always means what was the case
+ *   before. A struct of a newer header is refused with TOKENWARD_INVALID_ARGUMENT. No function and no number is taken away or
+ *   changes its meaning, and none of the rules above does; numbers may come that this header does not have: an unknown result is a
+ *   failure, an unknown reason still has its name, status and body, an unknown source or identity allows nothing by itself.
  * - const in front of a handle: the call does not change what it stands for. "Threads: one at a time" means one for each handle, and for a
  *   view one for each handle that it is of; handles may move between threads. Freeing is not done beside another use.
  * - No exception and no longjmp may pass through Tokenward. A defect of its own is caught and answered with TOKENWARD_PANIC: free the
  *   handle, and deny.
- * - tokenward_abi_check(TOKENWARD_ABI_VERSION) first.
  */
 
 
@@ -52,6 +57,11 @@
  * The ABI that a header describes: major number times 65536, plus minor number. Give it to `tokenward_abi_check`.
  */
 #define TOKENWARD_ABI_VERSION (1 << 16)
+
+/**
+ * How many numbers of `tokenward_snapshot_numbers` are gauges: the last ones. All others only grow.
+ */
+#define TOKENWARD_SNAPSHOT_GAUGES 4
 
 /**
  * What a fallible function answers. Outputs are written with TOKENWARD_OK alone. New numbers may be added; none is reused.
@@ -428,76 +438,6 @@ typedef struct tokenward_problem {
 } tokenward_problem;
 
 /**
- * How a document is read. Set all of it to zero, then `struct_size` to `sizeof(tokenward_source)`, then `text` and what there is of the
- * rest. It grows at the end only.
- */
-typedef struct tokenward_source {
-  /**
-   * `sizeof(tokenward_source)`.
-   */
-  size_t struct_size;
-  /**
-   * A Tokenward configuration in JSON, which may have an extra member `consumers`, or a Kong declarative file in YAML or JSON.
-   */
-  struct tokenward_str text;
-  /**
-   * A JSON array of consumers, in place of those of `text`; `data` NULL: those of `text`.
-   */
-  struct tokenward_str consumers;
-  /**
-   * The folder that relative paths in `text` are relative to; `data` NULL: the current one.
-   */
-  struct tokenward_str folder;
-  /**
-   * `route=NAME` or `service=NAME`: which of several plugins of a Kong file; `data` NULL: the only one.
-   */
-  struct tokenward_str select;
-} tokenward_source;
-
-/**
- * Takes a line, on whichever thread handles a request. The line lives for the call; the function may call Tokenward, and must not
- * unwind (no exception, no longjmp).
- */
-typedef void (*tokenward_log_fn)(void *userdata, const struct tokenward_line *line);
-
-/**
- * Releases what a host gave.
- */
-typedef void (*tokenward_release_fn)(void *userdata);
-
-/**
- * How an introspector is made. Set all of it to zero, then `struct_size` to `sizeof(tokenward_options)`, then what is wanted. It grows
- * at the end only.
- */
-typedef struct tokenward_options {
-  /**
-   * `sizeof(tokenward_options)`.
-   */
-  size_t struct_size;
-  /**
-   * Takes log lines; NULL: none.
-   */
-  tokenward_log_fn log;
-  /**
-   * What `log` and `log_release` are called with.
-   */
-  void *log_userdata;
-  /**
-   * Called once, after the last line: when the introspector and every step of it are freed, on the thread that freed the last; NULL:
-   * nothing. Not called if no introspector was made.
-   */
-  tokenward_release_fn log_release;
-  /**
-   * Lines up to this `tokenward_level` are made; 0: up to TOKENWARD_LEVEL_INFO.
-   */
-  uint32_t log_level;
-  /**
-   * Where `log` is NULL: how many lines are kept for `tokenward_next_log`; of more, the oldest go.
-   */
-  uint32_t log_lines;
-} tokenward_options;
-
-/**
  * A header line: name and value, without line ends. Frozen.
  */
 typedef struct tokenward_header {
@@ -552,6 +492,77 @@ typedef struct tokenward_request {
 } tokenward_request;
 
 /**
+ * How a document is read. Set all of it to zero, then `struct_size` to `sizeof(tokenward_source)`, then `text` and what there is of the
+ * rest. It grows at the end only.
+ */
+typedef struct tokenward_source {
+  /**
+   * `sizeof(tokenward_source)`.
+   */
+  size_t struct_size;
+  /**
+   * A Tokenward configuration in JSON, which may have an extra member `consumers`, or a Kong declarative file in YAML or JSON.
+   */
+  struct tokenward_str text;
+  /**
+   * A JSON array of consumers, in place of those of `text`; `data` NULL: those of `text`.
+   */
+  struct tokenward_str consumers;
+  /**
+   * The folder that relative paths in `text` are relative to; `data` NULL: the current one.
+   */
+  struct tokenward_str folder;
+  /**
+   * `route=NAME` or `service=NAME`: which of several plugins of a Kong file; `data` NULL: the only one.
+   */
+  struct tokenward_str select;
+} tokenward_source;
+
+/**
+ * Takes a line, on whichever thread handles a request. The line lives for the call. The function may call Tokenward, but not free the
+ * introspector, policy or document that the call was given which it runs inside of; a step it may free. It must not unwind (no
+ * exception, no longjmp).
+ */
+typedef void (*tokenward_log_fn)(void *userdata, const struct tokenward_line *line);
+
+/**
+ * Releases what a host gave.
+ */
+typedef void (*tokenward_release_fn)(void *userdata);
+
+/**
+ * How an introspector is made. Set all of it to zero, then `struct_size` to `sizeof(tokenward_options)`, then what is wanted. It grows
+ * at the end only.
+ */
+typedef struct tokenward_options {
+  /**
+   * `sizeof(tokenward_options)`.
+   */
+  size_t struct_size;
+  /**
+   * Takes log lines; NULL: none.
+   */
+  tokenward_log_fn log;
+  /**
+   * What `log` and `log_release` are called with.
+   */
+  void *log_userdata;
+  /**
+   * Called once, after the last line: when the introspector and every step of it that stands at a call or a wait are gone (a step that
+   * has its decision needs it no more), inside of the call that ended the last; NULL: nothing. Not called if no introspector was made.
+   */
+  tokenward_release_fn log_release;
+  /**
+   * Lines up to this `tokenward_level` are made; 0: up to TOKENWARD_LEVEL_INFO.
+   */
+  uint32_t log_level;
+  /**
+   * Where `log` is NULL: how many lines are kept for `tokenward_next_log`; of more, the oldest go.
+   */
+  uint32_t log_lines;
+} tokenward_options;
+
+/**
  * A moment on two clocks, in microseconds. Frozen.
  */
 typedef struct tokenward_time {
@@ -598,9 +609,11 @@ typedef struct tokenward_reply {
 
 /**
  * Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
- * whichever thread replied to, resumed or freed another step, or authenticated. Where the wait ends within a callback, it runs after the
- * outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not block;
- * it must not unwind (no exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
+ * whichever thread replied to, resumed or freed another step, or authenticated. Callbacks are never nested: what becomes due while one of
+ * a thread runs (this one or a log function) runs there after it, before the call that it ran inside of ends. `userdata` lives until it has
+ * run, whatever became of the step. It may call Tokenward, but not free the
+ * introspector, policy or document that the call was given which it runs inside of, nor block; steps it may free. It must not unwind (no
+ * exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
  */
 typedef void (*tokenward_ready_fn)(void *userdata, bool ready);
 
@@ -721,6 +734,24 @@ bool tokenward_is_managed(const char *name,
                           size_t name_len);
 
 /**
+ * The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it. Too short to tell
+ * tokens apart for certain.
+ *
+ * introspector: the introspector.
+ * policy: the policy of the request, or NULL for the configuration's own.
+ * request: what the client sent; read during the call.
+ * digits: where the digits go: 8 bytes, without a NUL.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_ABSENT if no well-formed token is presented; or what is wrong with an argument.
+ *
+ * Threads: any, also at once.
+ */
+enum tokenward_result tokenward_fingerprint(const struct tokenward_introspector *introspector,
+                                            const struct tokenward_policy *policy,
+                                            const struct tokenward_request *request,
+                                            char *digits);
+
+/**
  * Reads and checks a configuration and its consumers. Secrets by environment and file are read now.
  *
  * source: the text, and how it is read.
@@ -774,7 +805,7 @@ enum tokenward_result tokenward_document_warning_at(const struct tokenward_docum
 size_t tokenward_document_consumer_count(const struct tokenward_document *document);
 
 /**
- * One consumer of a document.
+ * One consumer of a document, in constant time.
  *
  * document: the document.
  * index: from 0, below `tokenward_document_consumer_count`.
@@ -1023,13 +1054,14 @@ size_t tokenward_body_bytes(const struct tokenward_introspector *introspector);
  * Takes the tag of a wait that can go on (`tokenward_step_set_tag`).
  *
  * introspector: the introspector.
- * tag: where the tag goes. Its step may have been freed in the meantime.
+ * tag: where the tag goes. Where several threads use the introspector, another one may have resumed or freed its step since.
  *
  * Returns: TOKENWARD_OK; TOKENWARD_ABSENT if there is none.
  *
  * Threads: any, also at once.
  */
-enum tokenward_result tokenward_next_ready(const struct tokenward_introspector *introspector, uint64_t *tag);
+enum tokenward_result tokenward_next_ready(const struct tokenward_introspector *introspector,
+                                           uint64_t *tag);
 
 /**
  * Frees an introspector. Steps, policies and snapshots of it stay, and go on working.
@@ -1139,7 +1171,7 @@ enum tokenward_result tokenward_internal(const struct tokenward_introspector *in
 
 /**
  * The call to make, if the step stands there. Of this, `tokenward_step_wait` and `tokenward_step_decision`, exactly one is not NULL, but
- * inside of a callback that runs during a call about this very step.
+ * inside of a callback that runs during a reply to this very step, its resumption or its freeing: there it stands at none.
  *
  * step: the step.
  *
@@ -1154,7 +1186,7 @@ const struct tokenward_outbound *tokenward_step_outbound(const struct tokenward_
  *
  * step: the step.
  *
- * Returns: the wait, which lives until the step is resumed, freed, or given a function or tag; or NULL.
+ * Returns: the wait, which lives until the step is resumed or freed; or NULL.
  *
  * Threads: one at a time.
  */
@@ -1189,8 +1221,9 @@ enum tokenward_result tokenward_step_reply(struct tokenward_step *step,
                                            const struct tokenward_time *now);
 
 /**
- * Goes on after a wait: to a decision if there is an answer or the time is over, to a call if the asker went away, and to the wait again
- * if it is resumed early. Resume it in any case when its deadline comes.
+ * Goes on after a wait: to a decision if there is an answer or the time is over, to a call if the asker went away, and to a wait again
+ * if it is resumed early. Resume it in any case when its deadline comes. A wait that it comes to wants a function or tag as the first did:
+ * the one registered before stays if it is the same wait, and giving another is always right.
  *
  * step: a step that stands at a wait.
  * now: the time of now.
@@ -1221,8 +1254,8 @@ enum tokenward_result tokenward_step_on_ready(struct tokenward_step *step,
                                               void *userdata);
 
 /**
- * Registers a tag instead of a function: when the wait can be resumed with profit, `tokenward_next_ready` gives the tag. For hosts that
- * cannot be called back. A wait that ends first gives none.
+ * Registers a tag instead of a function: when the wait can be resumed with profit, `tokenward_next_ready` gives the tag, once. For hosts
+ * that cannot be called back. A wait that ends first gives none, and takes back a tag that nobody has asked for yet.
  *
  * step: a step that stands at a wait.
  * tag: any number.
@@ -1506,6 +1539,28 @@ enum tokenward_result tokenward_decision_claim_at(const struct tokenward_decisio
                                                   struct tokenward_str *json);
 
 /**
+ * A claim as one header value, encoded as that of `X-Credential-*` would be under a policy: for logs and templates, and safe in a
+ * header. An array that the policy sends as several lines is compact JSON here.
+ *
+ * decision: the decision.
+ * introspector: the introspector.
+ * policy: the policy of the request, or NULL for the configuration's own.
+ * name, name_len: the claim's name.
+ * value: where the value goes; it lives as long as the decision.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_ABSENT where there is no such claim, it counts as absent or is over `limits.header_bytes`, and for a
+ * refusal; or what is wrong with an argument.
+ *
+ * Threads: one at a time.
+ */
+enum tokenward_result tokenward_decision_claim_value(const struct tokenward_decision *decision,
+                                                     const struct tokenward_introspector *introspector,
+                                                     const struct tokenward_policy *policy,
+                                                     const char *name,
+                                                     size_t name_len,
+                                                     struct tokenward_str *value);
+
+/**
  * Why a request is denied.
  *
  * decision: the decision; NULL is TOKENWARD_REASON_INTERNAL.
@@ -1614,6 +1669,36 @@ enum tokenward_result tokenward_snapshot_latency(const struct tokenward_snapshot
                                                  size_t bucket,
                                                  uint64_t *bound_ms,
                                                  uint64_t *value);
+
+/**
+ * The snapshot as numbers, for hosts that add up what several processes counted: their sums, one by one, are the numbers of all
+ * processes together, and go to `tokenward_snapshot_of_numbers`. Order and number are those of this version of the library.
+ *
+ * snapshot: the snapshot.
+ * numbers: where the array goes; it lives as long as the snapshot.
+ * count: how many there are.
+ *
+ * Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+ *
+ * Threads: one at a time.
+ */
+enum tokenward_result tokenward_snapshot_numbers(const struct tokenward_snapshot *snapshot,
+                                                 const uint64_t **numbers,
+                                                 size_t *count);
+
+/**
+ * Makes a snapshot of numbers.
+ *
+ * numbers, count: as many as `tokenward_snapshot_numbers` gives.
+ * snapshot: where the snapshot goes; free it with `tokenward_snapshot_free`.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_INVALID_ARGUMENT for another number of them; TOKENWARD_NULL_POINTER.
+ *
+ * Threads: any.
+ */
+enum tokenward_result tokenward_snapshot_of_numbers(const uint64_t *numbers,
+                                                    size_t count,
+                                                    struct tokenward_snapshot **snapshot);
 
 /**
  * The counters as Prometheus text (exposition format 0.0.4).

@@ -198,6 +198,12 @@ impl Consumers {
         self.0.all.is_empty()
     }
 
+    /// One of them, by its place in the order given; in the same time, whichever it is.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<&Arc<Consumer>> {
+        self.0.all.get(index)
+    }
+
     /// All of them, in the order given.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Consumer>> {
         self.0.all.iter()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::claims::{Bounds, Claims, NumericDate};
+use crate::claims::{Claims, NumericDate};
 use crate::config::Policy;
 use crate::consumer::{Consumer, Identity};
 use crate::headers::{HeaderEdits, Set};
@@ -244,6 +244,12 @@ impl Decision {
             Self::Deny(deny) => deny.source,
         }
     }
+
+    /// The refusal for a defect, without an introspector that would count it; prefer
+    /// [`Introspector::internal`](crate::Introspector::internal). `head`: the request is HEAD.
+    pub fn internal(head: bool) -> Self {
+        Self::Deny(Deny { head, ..Deny::internal() })
+    }
 }
 
 /// Leave to go on, and what the upstream may be told.
@@ -255,28 +261,38 @@ pub struct Allow {
 }
 
 /// What an allow shares with others of the same answer and policy.
+///
+/// What every hit looks at comes first, in this order: it shares a cache line with the reference count, which a hit touches anyway.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Grant {
-    id: u64,
-    /// Those of the claims, beside the reference count that a hit touches anyway.
-    bounds: Option<Bounds>,
+    /// None for the anonymous consumer.
     pub(crate) claims: Option<Arc<Claims>>,
+    pub(crate) made: Made,
+    /// Of no other grant in the process.
+    id: u64,
     pub(crate) identity: Identity,
     pub(crate) set: Set,
 }
 
+/// How the edits of an answer were made. What was made otherwise is not used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// The policy's way of making them.
+    pub(crate) edits: u64,
+    /// Of the directory of consumers.
+    pub(crate) generation: u64,
+    /// The limit of header values.
+    pub(crate) header_bytes: usize,
+}
+
 impl Grant {
-    pub(crate) fn of_token(claims: &Arc<Claims>, identity: Identity, set: Set) -> Self {
-        Self { id: next_id(), bounds: Some(claims.bounds), claims: Some(Arc::clone(claims)), identity, set }
+    pub(crate) fn of_token(claims: &Arc<Claims>, made: Made, identity: Identity, set: Set) -> Self {
+        Self { claims: Some(Arc::clone(claims)), made, id: next_id(), identity, set }
     }
 
     pub(crate) fn anonymous(consumer: Arc<Consumer>, set: Set) -> Self {
-        Self { id: next_id(), bounds: None, claims: None, identity: Identity::Anonymous(consumer), set }
-    }
-
-    /// The claims and their bounds; none for the anonymous consumer.
-    pub(crate) fn token(&self) -> Option<(&Bounds, &Claims)> {
-        Some((self.bounds.as_ref()?, self.claims.as_deref()?))
+        Self { claims: None, made: Made::default(), id: next_id(), identity: Identity::Anonymous(consumer), set }
     }
 }
 

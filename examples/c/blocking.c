@@ -58,6 +58,10 @@ read_document(const char *path)
     source.text.data = content;
     source.text.len = fread(content, 1, sizeof(content), file);
     fclose(file);
+    if (source.text.len == sizeof(content)) {
+        fprintf(stderr, "%s: too long for this program\n", path);
+        return NULL;
+    }
 
     if (tokenward_document_new(&source, &document, &error) != TOKENWARD_OK) {
         if (tokenward_error_message(error, &message) == TOKENWARD_OK) {
@@ -136,7 +140,8 @@ int
 main(int argc, char **argv)
 {
     int                      i;
-    char                     credentials[4096];
+    char                    *credentials;
+    size_t                   size;
     tokenward_header         headers[2];
     tokenward_request        request;
     tokenward_options        options;
@@ -171,9 +176,12 @@ main(int argc, char **argv)
 
     /* 3. Requests. Give every header line, as it came: that is also how a client's own X-Consumer-ID is found and removed. */
     for (i = 2; i < argc; i++) {
-        if (snprintf(credentials, sizeof(credentials), "Bearer %s", argv[i]) >= (int) sizeof(credentials)) {
-            continue;
+        size = strlen("Bearer ") + strlen(argv[i]) + 1;
+        credentials = (char *) malloc(size);
+        if (credentials == NULL) {
+            return 1;
         }
+        snprintf(credentials, size, "Bearer %s", argv[i]);
         headers[0].name = text("Authorization");
         headers[0].value = text(credentials);
         headers[1].name = text("X-Consumer-ID");
@@ -190,10 +198,11 @@ main(int argc, char **argv)
         step = NULL;
         if (tokenward_authenticate(introspector, NULL, &request, &step) != TOKENWARD_OK) {
             printf("deny 500\n");                 /* no step, no decision: no request that goes on */
-            continue;
+        } else {
+            show(tokenward_step_decision(step));
+            tokenward_step_free(step);            /* and with it the decision and all that was seen of it */
         }
-        show(tokenward_step_decision(step));
-        tokenward_step_free(step);                /* and with it the decision and all that was seen of it */
+        free(credentials);
     }
 
     tokenward_introspector_free(introspector);

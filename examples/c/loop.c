@@ -30,8 +30,7 @@
 #include <tokenward.h>
 
 #define MAX_REQUESTS  64
-#define MAX_MESSAGE   65536
-#define MAX_LINES     64
+#define MAX_MESSAGE   65536    /* longer calls and answers fail */
 
 typedef struct {
     const char      *token;
@@ -98,11 +97,12 @@ fail(request_t *r, uint32_t failure)
 static void
 answer(request_t *r)
 {
-    size_t            count = 0, length;
-    char             *line, *end, *body, *colon;
-    tokenward_time    t = now();
-    tokenward_reply   reply;
-    tokenward_header  headers[MAX_LINES];
+    size_t             count = 0, length;
+    char              *line, *end, *body, *colon;
+    tokenward_time     t = now();
+    tokenward_reply    reply;
+    tokenward_result   result;
+    tokenward_header  *headers;
 
     close(r->fd);
     r->fd = -1;
@@ -123,10 +123,20 @@ answer(request_t *r)
     reply.body.len = r->in_len - (size_t) (body + 4 - r->in);
 
     /* Every header line goes along: Tokenward looks at Content-Type, Content-Encoding and Retry-After. */
-    for (line = strstr(r->in, "\r\n") + 2; line < body + 2 && count < MAX_LINES; line = end + 2) {
+    for (line = strstr(r->in, "\r\n") + 2; line < body + 2; line = strstr(line, "\r\n") + 2) {
+        count++;
+    }
+    headers = (tokenward_header *) malloc((count + 1) * sizeof(*headers));
+    if (headers == NULL) {
+        fail(r, TOKENWARD_FAILURE_PROTOCOL);
+        return;
+    }
+    count = 0;
+    for (line = strstr(r->in, "\r\n") + 2; line < body + 2; line = end + 2) {
         end = strstr(line, "\r\n");
         colon = (char *) memchr(line, ':', (size_t) (end - line));
         if (colon == NULL) {
+            free(headers);
             fail(r, TOKENWARD_FAILURE_PROTOCOL);
             return;
         }
@@ -140,6 +150,7 @@ answer(request_t *r)
         if (strncasecmp(line, "content-length:", 15) == 0) {
             length = strtoul(colon, NULL, 10);
             if (length > reply.body.len) {
+                free(headers);
                 fail(r, TOKENWARD_FAILURE_CUT_OFF);    /* a part of an answer is none */
                 return;
             }
@@ -150,7 +161,9 @@ answer(request_t *r)
     reply.headers = headers;
     reply.headers_len = count;
 
-    if (tokenward_step_reply(r->step, &reply, &t) == TOKENWARD_INVALID_ARGUMENT) {
+    result = tokenward_step_reply(r->step, &reply, &t);
+    free(headers);                                     /* what is passed in is borrowed for the call */
+    if (result == TOKENWARD_INVALID_ARGUMENT) {
         fail(r, TOKENWARD_FAILURE_PROTOCOL);           /* a status that is none, say: the step still stands at its call */
         return;
     }
@@ -304,14 +317,21 @@ resume(request_t *r)
 static void
 begin(const tokenward_introspector *introspector, request_t *r, const char *token)
 {
-    char               credentials[4096];
+    char              *credentials;
+    size_t             size = strlen("Bearer ") + strlen(token) + 1;
     tokenward_time     t = now();
+    tokenward_result   result;
     tokenward_header   header;
     tokenward_request  request;
 
     r->token = token;
     r->fd = -1;
-    snprintf(credentials, sizeof(credentials), "Bearer %s", token);
+    credentials = (char *) malloc(size);
+    if (credentials == NULL) {
+        printf("%s: deny 500\n", token);
+        return;
+    }
+    snprintf(credentials, size, "Bearer %s", token);
     header.name = text("Authorization");
     header.value = text(credentials);
     memset(&request, 0, sizeof(request));
@@ -320,7 +340,9 @@ begin(const tokenward_introspector *introspector, request_t *r, const char *toke
     request.target = text("/orders");
     request.headers = &header;
     request.headers_len = 1;
-    if (tokenward_begin(introspector, NULL, &request, &t, &r->step) != TOKENWARD_OK) {
+    result = tokenward_begin(introspector, NULL, &request, &t, &r->step);
+    free(credentials);
+    if (result != TOKENWARD_OK) {
         printf("%s: deny 500\n", token);
         return;
     }
@@ -447,6 +469,10 @@ main(int argc, char **argv)
     source.text.data = content;
     source.text.len = fread(content, 1, sizeof(content), file);
     fclose(file);
+    if (source.text.len == sizeof(content)) {
+        fprintf(stderr, "%s: too long for this program\n", argv[1]);
+        return 1;
+    }
     if (tokenward_document_new(&source, &document, &error) != TOKENWARD_OK) {
         if (tokenward_error_message(error, &message) == TOKENWARD_OK) {
             fprintf(stderr, "%.*s\n", (int) message.len, message.data);

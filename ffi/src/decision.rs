@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tokenward_core::{Allow, Decision, Deny, Identity, Source};
 
 use crate::guard::{Out, Outcome, borrow, guard, guard_or, optional};
-use crate::introspector::tokenward_consumer;
+use crate::introspector::{tokenward_consumer, tokenward_introspector, tokenward_policy};
 use crate::result::tokenward_result;
 use crate::text::{Call, first, tokenward_header, tokenward_str};
 
@@ -25,7 +25,7 @@ struct Views {
     set: OnceCell<SmallVec<[tokenward_header; 16]>>,
     remove: OnceCell<SmallVec<[tokenward_str; 4]>>,
     answer: OnceCell<SmallVec<[tokenward_header; 4]>>,
-    /// Texts of claims that had escapes.
+    /// Texts of claims that had to be written anew, each once.
     texts: RefCell<Vec<Box<str>>>,
 }
 
@@ -172,12 +172,8 @@ pub unsafe extern "C" fn tokenward_decision_set(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), headers, count) = unsafe { (allow(decision)?, Out::new(headers)?, Out::new(count)?) };
-        let all = decision.views().set.get_or_init(|| {
-            let mut all = SmallVec::new();
-            // From within: this iterator asked for one after the other costs three times as much.
-            allow.edits().set().for_each(|(name, value)| all.push(tokenward_header::of(name, value)));
-            all
-        });
+        let set = || allow.edits().set().map(|(name, value)| tokenward_header::of(name, value)).collect();
+        let all = decision.views().set.get_or_init(set);
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -355,6 +351,41 @@ pub unsafe extern "C" fn tokenward_decision_claim_at(
     })
 }
 
+/// A claim as one header value, encoded as that of `X-Credential-*` would be under a policy: for logs and templates, and safe in a
+/// header. An array that the policy sends as several lines is compact JSON here.
+///
+/// decision: the decision.
+/// introspector: the introspector.
+/// policy: the policy of the request, or NULL for the configuration's own.
+/// name, name_len: the claim's name.
+/// value: where the value goes; it lives as long as the decision.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_ABSENT where there is no such claim, it counts as absent or is over `limits.header_bytes`, and for a
+/// refusal; or what is wrong with an argument.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_decision_claim_value(
+    decision: *const tokenward_decision,
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    name: *const c_char,
+    name_len: usize,
+    value: *mut tokenward_str,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, strings and outputs.
+        let (found, introspector, policy, call, value) =
+            unsafe { (allow(decision), borrow(introspector)?, optional(policy), Call::new(), Out::new(value)?) };
+        let (decision, allow) = found?;
+        let name = call.text(name, name_len)?;
+        let policy = policy.map(|policy| &policy.core);
+        let text = allow.claims().and_then(|claims| introspector.core.claim_value(policy, claims, name));
+        value.set(decision.keep(text.ok_or(tokenward_result::TOKENWARD_ABSENT)?));
+        Ok(())
+    })
+}
+
 /// Why a request is denied.
 ///
 /// decision: the decision; NULL is TOKENWARD_REASON_INTERNAL.
@@ -450,13 +481,15 @@ impl tokenward_decision {
         self.views.get_or_init(Box::default)
     }
 
-    /// Text that lives as long as this decision.
+    /// Text that lives as long as this decision: the same array for the same text, so that looking again takes no more memory.
     fn keep(&self, text: String) -> tokenward_str {
-        let text = text.into_boxed_str();
-        let view = tokenward_str::of(&*text);
+        let mut texts = self.views().texts.borrow_mut();
+        let at = texts.iter().position(|known| **known == *text).unwrap_or_else(|| {
+            texts.push(text.into_boxed_str());
+            texts.len() - 1
+        });
         // The heap does not move with the vector.
-        self.views().texts.borrow_mut().push(text);
-        view
+        tokenward_str::of(texts.get(at).map_or("", |text| &**text))
     }
 }
 

@@ -97,16 +97,18 @@ pub(crate) unsafe fn take<T>(pointer: *mut T) {
     }
 }
 
-/// Makes the next call about a step panic within the core's part: for the tests of what becomes of the step.
+/// Makes the core's part of the next calls about steps panic: for the tests of what becomes of the steps.
 #[cfg(feature = "testing")]
 pub(crate) mod testing {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
-    pub(crate) static PANIC_NEXT: AtomicBool = AtomicBool::new(false);
+    /// How often.
+    pub(crate) static PANICS: AtomicU32 = AtomicU32::new(0);
 
     #[allow(clippy::panic, reason = "it is what this is for")]
     pub(crate) fn panic_if_wanted() {
-        if PANIC_NEXT.swap(false, Ordering::Relaxed) {
+        let one_less = PANICS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if one_less.is_ok() {
             std::panic::panic_any("a step is tried");
         }
     }

@@ -8,8 +8,9 @@ use tokenward_core::{Config, Consumer, Consumers, Introspector, Loader, Policy, 
 
 use crate::guard::{Out, borrow, give, guard, guard_or, optional, take};
 use crate::log::{Mailbox, Sink, tokenward_log_fn, tokenward_release_fn};
-use crate::request::same_size;
+use crate::ready::ReadyTags;
 use crate::result::{ErrorOut, tokenward_error, tokenward_problem, tokenward_result};
+use crate::sized::{Grows, sized};
 use crate::text::{Call, tokenward_str};
 
 /// A configuration and its consumers, read and found valid.
@@ -36,10 +37,16 @@ pub struct tokenward_source {
     pub select: tokenward_str,
 }
 
+// SAFETY: `repr(C)`, the size first, and numbers and pointers.
+unsafe impl Grows for tokenward_source {
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
+}
+
 /// Decides about requests: one endpoint, its caches, its calls under way, and a directory of consumers.
 pub struct tokenward_introspector {
     pub(crate) core: Introspector,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) tags: Arc<ReadyTags>,
 }
 
 /// How an introspector is made. Set all of it to zero, then `struct_size` to `sizeof(tokenward_options)`, then what is wanted. It grows
@@ -53,13 +60,18 @@ pub struct tokenward_options {
     pub log: tokenward_log_fn,
     /// What `log` and `log_release` are called with.
     pub log_userdata: *mut c_void,
-    /// Called once, after the last line: when the introspector and every step of it are freed, on the thread that freed the last; NULL:
-    /// nothing. Not called if no introspector was made.
+    /// Called once, after the last line: when the introspector and every step of it that stands at a call or a wait are gone (a step that
+    /// has its decision needs it no more), inside of the call that ended the last; NULL: nothing. Not called if no introspector was made.
     pub log_release: tokenward_release_fn,
     /// Lines up to this `tokenward_level` are made; 0: up to TOKENWARD_LEVEL_INFO.
     pub log_level: u32,
     /// Where `log` is NULL: how many lines are kept for `tokenward_next_log`; of more, the oldest go.
     pub log_lines: u32,
+}
+
+// SAFETY: `repr(C)`, the size first, and numbers, pointers and optional functions.
+unsafe impl Grows for tokenward_options {
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
 }
 
 /// Places, requirements, headers and refusals of some of the requests, over the introspector's one cache.
@@ -98,8 +110,7 @@ pub unsafe extern "C" fn tokenward_document_new(
     guard(|| {
         // SAFETY: the header's rules for structs, strings and outputs.
         let (source, document, error, call) =
-            unsafe { (borrow(source)?, Out::new(document)?, ErrorOut::new(error), Call::new()) };
-        same_size(source.struct_size, size_of::<tokenward_source>())?;
+            unsafe { (sized(source)?, Out::new(document)?, ErrorOut::new(error), Call::new()) };
         let text = call.text(source.text.data, source.text.len)?;
         let consumers = call.optional_text(source.consumers)?;
         let mut loader = Loader::new();
@@ -170,7 +181,7 @@ pub unsafe extern "C" fn tokenward_document_consumer_count(document: *const toke
     guard_or(0, || unsafe { borrow(document) }.map_or(0, |document| document.consumers.len()))
 }
 
-/// One consumer of a document.
+/// One consumer of a document, in constant time.
 ///
 /// document: the document.
 /// index: from 0, below `tokenward_document_consumer_count`.
@@ -186,7 +197,7 @@ pub unsafe extern "C" fn tokenward_document_consumer_at(
     guard_or(std::ptr::null(), || {
         // SAFETY: the header's rule for handles.
         let document = unsafe { optional(document) };
-        let found = document.and_then(|document| document.consumers.iter().nth(index));
+        let found = document.and_then(|document| document.consumers.at(index));
         found.map_or(std::ptr::null(), |consumer| tokenward_consumer::of(consumer))
     })
 }
@@ -431,15 +442,20 @@ pub unsafe extern "C" fn tokenward_introspector_new(
 ) -> tokenward_result {
     guard(|| {
         // SAFETY: the header's rules for handles, structs and outputs.
-        let (document, options, introspector, error) =
-            unsafe { (borrow(document)?, optional(options), Out::new(introspector)?, ErrorOut::new(error)) };
+        let (document, options, introspector, error) = unsafe {
+            (
+                borrow(document)?,
+                (!options.is_null()).then(|| sized(options)).transpose()?,
+                Out::new(introspector)?,
+                ErrorOut::new(error),
+            )
+        };
         let mut builder = Introspector::builder(document.config.clone(), document.consumers.clone());
         let mut mailbox = Arc::new(Mailbox::new(0));
         let mut owned = None;
         if let Some(options) = options {
-            same_size(options.struct_size, size_of::<tokenward_options>())?;
             mailbox = Arc::new(Mailbox::new(options.log_lines as usize));
-            let (sink, flag) = Sink::of(options, &mailbox)?;
+            let (sink, flag) = Sink::of(&options, &mailbox)?;
             builder = builder.log(sink);
             owned = Some(flag);
         }
@@ -447,7 +463,7 @@ pub unsafe extern "C" fn tokenward_introspector_new(
         if let Some(owned) = owned {
             owned.store(true, Ordering::Release);
         }
-        introspector.set(give(tokenward_introspector { core, mailbox }));
+        introspector.set(give(tokenward_introspector { core, mailbox, tags: Arc::default() }));
         Ok(())
     })
 }
@@ -558,7 +574,7 @@ pub unsafe extern "C" fn tokenward_body_bytes(introspector: *const tokenward_int
 /// Takes the tag of a wait that can go on (`tokenward_step_set_tag`).
 ///
 /// introspector: the introspector.
-/// tag: where the tag goes. Its step may have been freed in the meantime.
+/// tag: where the tag goes. Where several threads use the introspector, another one may have resumed or freed its step since.
 ///
 /// Returns: TOKENWARD_OK; TOKENWARD_ABSENT if there is none.
 ///
@@ -571,7 +587,7 @@ pub unsafe extern "C" fn tokenward_next_ready(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let (introspector, tag) = unsafe { (borrow(introspector)?, Out::new(tag)?) };
-        tag.set(introspector.mailbox.next_ready().ok_or(tokenward_result::TOKENWARD_ABSENT)?);
+        tag.set(introspector.tags.next().ok_or(tokenward_result::TOKENWARD_ABSENT)?);
         Ok(())
     })
 }

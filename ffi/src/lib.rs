@@ -4,7 +4,7 @@
 //!
 //! How it holds together:
 //! - Every entry goes through `guard`: no unwinding leaves it.
-//! - Pointers become references through `text` and `guard`, which refuse NULL, and nowhere else.
+//! - Pointers become references through `text`, `guard` and `sized`, which refuse NULL, and nowhere else.
 //! - A step is marked while the core works on it, so that callbacks that come back to it find it busy, not half changed.
 
 #![allow(non_camel_case_types, reason = "the names are C's")]
@@ -16,8 +16,10 @@ mod decision;
 mod guard;
 mod introspector;
 mod log;
+mod ready;
 mod request;
 mod result;
+mod sized;
 mod stats;
 mod step;
 mod text;

@@ -10,6 +10,7 @@ use tokenward_core::{Level, Log, Record};
 
 use crate::guard::{Out, Outcome, borrow, give, guard, guard_or, take};
 use crate::introspector::{tokenward_introspector, tokenward_options};
+use crate::ready::at_once;
 use crate::result::tokenward_result;
 use crate::text::{first, tokenward_header, tokenward_str};
 
@@ -27,8 +28,9 @@ pub enum tokenward_level {
     TOKENWARD_LEVEL_DEBUG = 4,
 }
 
-/// Takes a line, on whichever thread handles a request. The line lives for the call; the function may call Tokenward, and must not
-/// unwind (no exception, no longjmp).
+/// Takes a line, on whichever thread handles a request. The line lives for the call. The function may call Tokenward, but not free the
+/// introspector, policy or document that the call was given which it runs inside of; a step it may free. It must not unwind (no
+/// exception, no longjmp).
 pub type tokenward_log_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, line: *const tokenward_line)>;
 
 /// Releases what a host gave.
@@ -64,26 +66,15 @@ impl tokenward_line {
     }
 }
 
-/// What a host that cannot be called back asks for later.
+/// Lines for a host that cannot be called back, the oldest first, and how many are kept at most.
 pub(crate) struct Mailbox {
-    /// Lines, the oldest first, and how many are kept at most.
     lines: Mutex<VecDeque<tokenward_line>>,
     capacity: usize,
-    /// Tags of waits that can go on.
-    ready: Mutex<VecDeque<u64>>,
 }
 
 impl Mailbox {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { lines: Mutex::default(), capacity, ready: Mutex::default() }
-    }
-
-    pub(crate) fn wake(&self, tag: u64) {
-        self.ready.lock().push_back(tag);
-    }
-
-    pub(crate) fn next_ready(&self) -> Option<u64> {
-        self.ready.lock().pop_front()
+        Self { lines: Mutex::default(), capacity }
     }
 
     fn keep(&self, line: tokenward_line) {
@@ -115,7 +106,7 @@ impl Drop for Target {
             && let Some(release) = self.release
         {
             // SAFETY: the host's function with the host's argument, once, after the last line.
-            unsafe { release(self.userdata) }
+            at_once(|| unsafe { release(self.userdata) });
         }
     }
 }
@@ -153,7 +144,7 @@ impl Log for Sink {
         let line = tokenward_line::of(record);
         if let Some(call) = self.target.call {
             // SAFETY: the host's function with the host's argument, and a line that lives for the call.
-            unsafe { call(self.target.userdata, &line) }
+            at_once(|| unsafe { call(self.target.userdata, &line) });
         } else if self.mailbox.capacity > 0 {
             self.mailbox.keep(line);
         }

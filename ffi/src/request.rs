@@ -5,8 +5,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokenward_core::{Failure, Now, Reply, Request, is_managed};
 
-use crate::guard::{Outcome, guard_or};
+use crate::guard::{Out, Outcome, borrow, guard, guard_or, optional};
+use crate::introspector::{tokenward_introspector, tokenward_policy};
 use crate::result::tokenward_result;
+use crate::sized::Grows;
 use crate::text::{Call, Lines, tokenward_header, tokenward_str};
 
 /// A moment on two clocks, in microseconds. Frozen.
@@ -43,6 +45,11 @@ pub struct tokenward_request {
     pub body: tokenward_str,
 }
 
+// SAFETY: `repr(C)`, the size first, and numbers and pointers.
+unsafe impl Grows for tokenward_request {
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
+}
+
 /// How the call to the introspection endpoint went. Set all of it to zero, then `struct_size` to `sizeof(tokenward_reply)`, then either
 /// `failure` or the rest. It grows at the end only.
 #[repr(C)]
@@ -60,6 +67,11 @@ pub struct tokenward_reply {
     pub headers_len: usize,
     /// The whole body.
     pub body: tokenward_str,
+}
+
+// SAFETY: `repr(C)`, the size first, and numbers and pointers.
+unsafe impl Grows for tokenward_reply {
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
 }
 
 /// How a call can fail.
@@ -102,6 +114,43 @@ pub unsafe extern "C" fn tokenward_is_managed(name: *const std::ffi::c_char, nam
     })
 }
 
+/// The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it. Too short to tell
+/// tokens apart for certain.
+///
+/// introspector: the introspector.
+/// policy: the policy of the request, or NULL for the configuration's own.
+/// request: what the client sent; read during the call.
+/// digits: where the digits go: 8 bytes, without a NUL.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_ABSENT if no well-formed token is presented; or what is wrong with an argument.
+///
+/// Threads: any, also at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_fingerprint(
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    request: *const tokenward_request,
+    digits: *mut std::ffi::c_char,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, structs, strings and outputs.
+        let (introspector, policy, request, digits, call) = unsafe {
+            (
+                borrow(introspector)?,
+                optional(policy),
+                borrow(request)?,
+                Out::new(digits.cast::<[u8; 8]>())?,
+                Call::new(),
+            )
+        };
+        let policy = policy.map(|policy| &policy.core);
+        let found = request.read(call, |request| introspector.core.fingerprint(policy, request))?;
+        let found = found.and_then(|text| <[u8; 8]>::try_from(text.as_bytes()).ok());
+        digits.set(found.ok_or(tokenward_result::TOKENWARD_ABSENT)?);
+        Ok(())
+    })
+}
+
 impl tokenward_time {
     pub(crate) fn now(&self) -> Now {
         Now::new(Duration::from_micros(self.wall_us), Duration::from_micros(self.monotonic_us))
@@ -112,7 +161,6 @@ impl tokenward_request {
     /// Lets the core see it.
     #[inline]
     pub(crate) fn read<'a, R>(&self, call: Call<'a>, then: impl FnOnce(&Request<'_>) -> R) -> Outcome<R> {
-        same_size(self.struct_size, size_of::<Self>())?;
         let method = call.bytes(self.method)?;
         let target = call.bytes(self.target)?;
         let mut lines = Lines::new();
@@ -137,7 +185,6 @@ impl tokenward_request {
 impl tokenward_reply {
     /// Lets the core see it.
     pub(crate) fn read<'a, R>(&self, call: Call<'a>, then: impl FnOnce(Reply<'_>) -> R) -> Outcome<R> {
-        same_size(self.struct_size, size_of::<Self>())?;
         let failure = match self.failure {
             0 => None,
             1 => Some(Failure::Connect),
@@ -160,10 +207,4 @@ impl tokenward_reply {
         let body = call.bytes(self.body)?;
         Ok(then(Reply::Response { status, headers, body }))
     }
-}
-
-/// A struct of another size is of another header, or was not set up.
-pub(crate) fn same_size(given: usize, ours: usize) -> Outcome {
-    // With a field added at the end, sizes of older headers are known here too.
-    if given == ours { Ok(()) } else { Err(tokenward_result::TOKENWARD_INVALID_ARGUMENT) }
 }

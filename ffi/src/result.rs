@@ -89,7 +89,7 @@ pub const TOKENWARD_ABI_VERSION: u32 = 1 << 16;
 #[unsafe(no_mangle)]
 pub extern "C" fn tokenward_abi_check(version: u32) -> tokenward_result {
     let (major, minor) = (version >> 16, version & 0xffff);
-    let ours = (TOKENWARD_ABI_VERSION >> 16, TOKENWARD_ABI_VERSION & 0xffff);
+    let ours = (OURS >> 16, OURS & 0xffff);
     if major == ours.0 && minor <= ours.1 {
         tokenward_result::TOKENWARD_OK
     } else {
@@ -104,8 +104,11 @@ pub extern "C" fn tokenward_abi_check(version: u32) -> tokenward_result {
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn tokenward_abi_version() -> u32 {
-    TOKENWARD_ABI_VERSION
+    OURS
 }
+
+/// That of this library. A test builds one of a minor version more.
+const OURS: u32 = TOKENWARD_ABI_VERSION + cfg!(feature = "testing_next") as u32;
 
 /// The version of this library: `0.1.0`.
 ///
@@ -312,9 +315,9 @@ pub extern "C" fn tokenward_testing_panic() -> tokenward_result {
     guard(|| std::panic::panic_any("the boundary is tried"))
 }
 
-/// Panics inside the next call about a step: for the tests of what becomes of it.
+/// Panics inside the core's part of that many calls about steps, one for each: for the tests of what becomes of them.
 #[cfg(feature = "testing")]
 #[unsafe(no_mangle)]
-pub extern "C" fn tokenward_testing_panic_next() {
-    crate::guard::testing::PANIC_NEXT.store(true, std::sync::atomic::Ordering::Relaxed);
+pub extern "C" fn tokenward_testing_panic_next(times: u32) {
+    crate::guard::testing::PANICS.store(times, std::sync::atomic::Ordering::Relaxed);
 }

@@ -1,28 +1,32 @@
 //! Steps: what the host does next about one request.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::c_void;
 use std::mem::replace;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use tokenward_core::{Exchange, Introspector, Now, Step, Wait};
+use tokenward_core::{Decision, Exchange, Introspector, Now, Step, Wait};
 
 use crate::decision::tokenward_decision;
 use crate::guard::{Out, Outcome, Panicked, borrow, caught, guard, guard_or, optional};
 use crate::introspector::{tokenward_introspector, tokenward_policy};
-use crate::log::Mailbox;
+use crate::ready::{Current, ReadyTags, Waker};
 use crate::request::{tokenward_reply, tokenward_request, tokenward_time};
 use crate::result::tokenward_result;
+use crate::sized::sized;
 use crate::text::{Call, first, tokenward_header, tokenward_str};
 
 /// Where one request stands: a call to make, a wait, or the decision. Used by one thread at a time; it may move between threads.
 pub struct tokenward_step {
     state: State,
-    /// Freed by a callback while the core worked on it.
-    doomed: bool,
-    /// None for a step that was a decision from the beginning.
+    /// A call about it is under way: callbacks that come back to it may look, and free it.
+    busy: Cell<bool>,
+    /// Freed by a callback during a call about it, which does it at its end.
+    doomed: Cell<bool>,
+    /// Who is told that the wait it stands at can go on.
+    registration: Cell<Option<Current>>,
+    /// None for a decision, which needs nothing of its introspector any more.
     origin: Option<Origin>,
 }
 
@@ -31,14 +35,14 @@ enum State {
     Outbound(tokenward_outbound),
     Wait(tokenward_wait),
     Decision(tokenward_decision),
-    /// The core works on it.
-    Busy,
+    /// The core has it, for the time of a call.
+    Away,
 }
 
 /// What a step needs of its introspector.
 struct Origin {
     core: Introspector,
-    mailbox: Arc<Mailbox>,
+    tags: Arc<ReadyTags>,
     head: bool,
 }
 
@@ -54,9 +58,11 @@ pub struct tokenward_wait {
 }
 
 /// Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
-/// whichever thread replied to, resumed or freed another step, or authenticated. Where the wait ends within a callback, it runs after the
-/// outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not block;
-/// it must not unwind (no exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
+/// whichever thread replied to, resumed or freed another step, or authenticated. Callbacks are never nested: what becomes due while one of
+/// a thread runs (this one or a log function) runs there after it, before the call that it ran inside of ends. `userdata` lives until it has
+/// run, whatever became of the step. It may call Tokenward, but not free the
+/// introspector, policy or document that the call was given which it runs inside of, nor block; steps it may free. It must not unwind (no
+/// exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
 pub type tokenward_ready_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, ready: bool)>;
 
 /// Begins to decide about a request.
@@ -81,14 +87,7 @@ pub unsafe extern "C" fn tokenward_begin(
     guard(|| {
         // SAFETY: the header's rules for handles, structs, strings and outputs.
         let (introspector, policy, request, now, step, call) = unsafe {
-            (
-                borrow(introspector)?,
-                optional(policy),
-                borrow(request)?,
-                borrow(now)?.now(),
-                Out::new(step)?,
-                Call::new(),
-            )
+            (borrow(introspector)?, optional(policy), sized(request)?, borrow(now)?.now(), Out::new(step)?, Call::new())
         };
         let begun = request.read(call, |request| match policy {
             None => introspector.core.begin(request, now),
@@ -96,7 +95,7 @@ pub unsafe extern "C" fn tokenward_begin(
         })?;
         let origin = || Origin {
             core: introspector.core.clone(),
-            mailbox: Arc::clone(&introspector.mailbox),
+            tags: Arc::clone(&introspector.tags),
             head: request.is_head(call),
         };
         let origin = if matches!(begun, Step::Done(_)) { None } else { Some(origin()) };
@@ -125,7 +124,7 @@ pub unsafe extern "C" fn tokenward_needs_body(
     guard(|| {
         // SAFETY: the header's rules for handles, structs, strings and outputs.
         let (introspector, policy, request, needed, call) =
-            unsafe { (borrow(introspector)?, optional(policy), borrow(request)?, Out::new(needed)?, Call::new()) };
+            unsafe { (borrow(introspector)?, optional(policy), sized(request)?, Out::new(needed)?, Call::new()) };
         needed.set(request.read(call, |request| match policy {
             None => introspector.core.needs_body(request),
             Some(policy) => introspector.core.needs_body_with(&policy.core, request),
@@ -156,7 +155,7 @@ pub unsafe extern "C" fn tokenward_authenticate(
     guard(|| {
         // SAFETY: the header's rules for handles, structs, strings and outputs.
         let (introspector, policy, request, step, call) =
-            unsafe { (borrow(introspector)?, optional(policy), borrow(request)?, Out::new(step)?, Call::new()) };
+            unsafe { (borrow(introspector)?, optional(policy), sized(request)?, Out::new(step)?, Call::new()) };
         let decision = request.read(call, |request| match policy {
             None => introspector.core.authenticate(request),
             Some(policy) => introspector.core.authenticate_with(&policy.core, request),
@@ -190,7 +189,7 @@ pub unsafe extern "C" fn tokenward_internal(
 }
 
 /// The call to make, if the step stands there. Of this, `tokenward_step_wait` and `tokenward_step_decision`, exactly one is not NULL, but
-/// inside of a callback that runs during a call about this very step.
+/// inside of a callback that runs during a reply to this very step, its resumption or its freeing: there it stands at none.
 ///
 /// step: the step.
 ///
@@ -210,7 +209,7 @@ pub unsafe extern "C" fn tokenward_step_outbound(step: *const tokenward_step) ->
 ///
 /// step: the step.
 ///
-/// Returns: the wait, which lives until the step is resumed, freed, or given a function or tag; or NULL.
+/// Returns: the wait, which lives until the step is resumed or freed; or NULL.
 ///
 /// Threads: one at a time.
 #[unsafe(no_mangle)]
@@ -257,23 +256,24 @@ pub unsafe extern "C" fn tokenward_step_reply(
 ) -> tokenward_result {
     guard(|| {
         // SAFETY: the header's rules for handles, structs and strings.
-        let (reply, now, call) = unsafe { (borrow(reply)?, borrow(now)?.now(), Call::new()) };
+        let (reply, now, call) = unsafe { (sized(reply)?, borrow(now)?.now(), Call::new()) };
         reply.read(call, |reply| {
             // SAFETY: the header's rule for handles.
-            let exchange = match unsafe { seize(step, |state| matches!(state, State::Outbound(_))) }? {
-                State::Outbound(outbound) => outbound.exchange,
+            let State::Outbound(outbound) = (unsafe { seize(step, |state| matches!(state, State::Outbound(_))) })?
+            else {
                 // INVARIANT: `seize` gives what was asked for.
-                _ => return Err(tokenward_result::TOKENWARD_WRONG_STEP),
+                return Err(tokenward_result::TOKENWARD_WRONG_STEP);
             };
-            let next = core_work(|| exchange.resume(reply, now));
+            let next = core_work(|| outbound.exchange.resume(reply, now));
             // SAFETY: as above; the step was marked busy, so that it still exists.
-            unsafe { proceed(step, next) }
+            unsafe { proceed(step, next.map(Some)) }
         })?
     })
 }
 
-/// Goes on after a wait: to a decision if there is an answer or the time is over, to a call if the asker went away, and to the wait again
-/// if it is resumed early. Resume it in any case when its deadline comes.
+/// Goes on after a wait: to a decision if there is an answer or the time is over, to a call if the asker went away, and to a wait again
+/// if it is resumed early. Resume it in any case when its deadline comes. A wait that it comes to wants a function or tag as the first did:
+/// the one registered before stays if it is the same wait, and giving another is always right.
 ///
 /// step: a step that stands at a wait.
 /// now: the time of now.
@@ -290,14 +290,20 @@ pub unsafe extern "C" fn tokenward_step_resume(
         // SAFETY: the header's rule for structs.
         let now: Now = unsafe { borrow(now) }?.now();
         // SAFETY: the header's rule for handles.
-        let wait = match unsafe { seize(step, |state| matches!(state, State::Wait(_))) }? {
-            State::Wait(wait) => wait.wait,
+        let State::Wait(wait) = (unsafe { seize(step, |state| matches!(state, State::Wait(_))) })? else {
             // INVARIANT: `seize` gives what was asked for.
-            _ => return Err(tokenward_result::TOKENWARD_WRONG_STEP),
+            return Err(tokenward_result::TOKENWARD_WRONG_STEP);
         };
-        let next = core_work(|| wait.resume(now));
+        // SAFETY: the step is busy and exists; nobody else reads this cell meanwhile.
+        let registration = unsafe { &(*step).registration };
+        let kept = registration.take().inspect(Current::take_back);
+        let next = core_work(|| wait.wait.resume(now));
+        // With another wait than before, this is a registration that nothing comes of.
+        if matches!(next, Ok(Step::Wait(_))) {
+            registration.set(kept);
+        }
         // SAFETY: as above; the step was marked busy, so that it still exists.
-        unsafe { proceed(step, next) }
+        unsafe { proceed(step, next.map(Some)) }
     })
 }
 
@@ -322,22 +328,12 @@ pub unsafe extern "C" fn tokenward_step_on_ready(
     guard(|| {
         let function = ready.ok_or(tokenward_result::TOKENWARD_NULL_POINTER)?;
         // SAFETY: the header's rule for handles.
-        let wait = unsafe { seize_wait(step) }?;
-        let call = Arc::new(ReadyCall { function, userdata, stage: AtomicU8::new(REGISTERING) });
-        let once = CallOnce(Arc::clone(&call));
-        let registered = core_work(|| {
-            wait.wait.on_ready(move |ready| once.call(ready));
-        });
-        // SAFETY: as above; the step was marked busy, so that it still exists.
-        let result = unsafe { put_back(step, wait, registered) };
-        // The last that is done: the function may resume or free the step.
-        call.registered(result.is_ok());
-        result
+        unsafe { register(step, |_| Some(Waker::function(function, userdata))) }
     })
 }
 
-/// Registers a tag instead of a function: when the wait can be resumed with profit, `tokenward_next_ready` gives the tag. For hosts that
-/// cannot be called back. A wait that ends first gives none.
+/// Registers a tag instead of a function: when the wait can be resumed with profit, `tokenward_next_ready` gives the tag, once. For hosts
+/// that cannot be called back. A wait that ends first gives none, and takes back a tag that nobody has asked for yet.
 ///
 /// step: a step that stands at a wait.
 /// tag: any number.
@@ -349,20 +345,7 @@ pub unsafe extern "C" fn tokenward_step_on_ready(
 pub unsafe extern "C" fn tokenward_step_set_tag(step: *mut tokenward_step, tag: u64) -> tokenward_result {
     guard(|| {
         // SAFETY: the header's rule for handles.
-        let wait = unsafe { seize_wait(step) }?;
-        // SAFETY: the step is busy and still exists; nobody else changes its origin.
-        let mailbox = unsafe { &(*step).origin }.as_ref().map(|origin| Arc::clone(&origin.mailbox));
-        let registered = core_work(|| {
-            wait.wait.on_ready(move |ready| {
-                if let Some(mailbox) = mailbox
-                    && ready
-                {
-                    mailbox.wake(tag);
-                }
-            });
-        });
-        // SAFETY: as above.
-        unsafe { put_back(step, wait, registered) }
+        unsafe { register(step, |origin| Some(Waker::tag(&origin?.tags, tag))) }
     })
 }
 
@@ -378,26 +361,25 @@ pub unsafe extern "C" fn tokenward_step_free(step: *mut tokenward_step) {
         return;
     }
     guard_or((), || {
-        // SAFETY: the header's rule for freeing: the step is alive, and this thread's alone.
-        if matches!(unsafe { &(*step).state }, State::Decision(_)) {
-            // Nobody is called when a decision goes.
-            // SAFETY: as above; it came from `give`.
-            drop(unsafe { Box::from_raw(step) });
+        // SAFETY: the header's rule for freeing: the step is alive, and this thread's alone. Looked at alone: a call about it may be
+        // under way further up on this stack.
+        let seen = unsafe { &*step };
+        if seen.busy.get() {
+            // That call frees it.
+            seen.doomed.set(true);
             return;
         }
-        // SAFETY: as above.
-        let state = unsafe { replace(&mut (*step).state, State::Busy) };
-        match state {
-            // A call about this step is under way further up on this stack: it frees it.
-            // SAFETY: as above.
-            State::Busy => unsafe { (*step).doomed = true },
-            state => {
-                // Callbacks run here and may come back to this step: it still exists, and is busy.
-                let _ = caught(|| drop(state));
-                // SAFETY: as above; it came from `give`.
-                drop(unsafe { Box::from_raw(step) });
-            }
+        if !matches!(seen.state, State::Decision(_)) {
+            seen.busy.set(true);
+            // First: nobody is told of a wait that is given up.
+            drop(seen.registration.take());
+            // SAFETY: as above; no call is under way.
+            let state = replace(unsafe { &mut (*step).state }, State::Away);
+            // Callbacks run here and may come back to this step: it still exists, and is busy.
+            let _ = caught(|| drop(state));
         }
+        // SAFETY: as above; it came from `give`.
+        drop(unsafe { Box::from_raw(step) });
     });
 }
 
@@ -540,7 +522,13 @@ pub unsafe extern "C" fn tokenward_wait_deadline_us(wait: *const tokenward_wait)
 
 impl tokenward_step {
     fn give(step: Step, origin: Option<Origin>) -> *mut Self {
-        Box::into_raw(Box::new(Self { state: step.into(), doomed: false, origin }))
+        Box::into_raw(Box::new(Self {
+            state: step.into(),
+            busy: Cell::new(false),
+            doomed: Cell::new(false),
+            registration: Cell::new(None),
+            origin,
+        }))
     }
 }
 
@@ -555,34 +543,62 @@ impl From<Step> for State {
     }
 }
 
-/// Takes what a step stands at, and marks the step busy. The step is left as it is if it stands at something else.
+/// Marks a step busy if it stands at what is expected, and else leaves it as it is.
 ///
 /// # Safety
 /// If not NULL, `step` is alive, and this thread's alone.
-unsafe fn seize(step: *mut tokenward_step, expected: impl FnOnce(&State) -> bool) -> Outcome<State> {
-    if step.is_null() {
-        return Err(tokenward_result::TOKENWARD_NULL_POINTER);
+unsafe fn mark(step: *mut tokenward_step, expected: impl FnOnce(&State) -> bool) -> Outcome {
+    // SAFETY: the caller's promise. Looked at alone, and no reference outlives this function: callbacks use the same pointer.
+    let seen = unsafe { borrow(step) }?;
+    if seen.busy.get() {
+        return Err(tokenward_result::TOKENWARD_ALREADY_USED);
     }
-    // SAFETY: the caller's promise. No reference outlives this function: callbacks use the same pointer.
-    let state = unsafe { &mut (*step).state };
-    if expected(state) {
-        return Ok(replace(state, State::Busy));
+    if expected(&seen.state) {
+        seen.busy.set(true);
+        return Ok(());
     }
-    Err(match state {
-        State::Busy | State::Decision(_) => tokenward_result::TOKENWARD_ALREADY_USED,
+    Err(match seen.state {
+        State::Away | State::Decision(_) => tokenward_result::TOKENWARD_ALREADY_USED,
         State::Outbound(_) | State::Wait(_) => tokenward_result::TOKENWARD_WRONG_STEP,
     })
 }
 
+/// Takes what a step stands at, and marks the step busy. The step is left as it is if it stands at something else.
+///
 /// # Safety
-/// As [`seize`].
-unsafe fn seize_wait(step: *mut tokenward_step) -> Outcome<tokenward_wait> {
+/// As [`mark`].
+unsafe fn seize(step: *mut tokenward_step, expected: impl FnOnce(&State) -> bool) -> Outcome<State> {
     // SAFETY: the caller's promise.
-    match unsafe { seize(step, |state| matches!(state, State::Wait(_))) }? {
-        State::Wait(wait) => Ok(wait),
-        // INVARIANT: `seize` gives what was asked for.
-        _ => Err(tokenward_result::TOKENWARD_WRONG_STEP),
-    }
+    unsafe { mark(step, expected) }?;
+    // SAFETY: as above; nothing else holds a reference to the state of a step that was not busy.
+    Ok(replace(unsafe { &mut (*step).state }, State::Away))
+}
+
+/// Registers who is told that the step's wait can go on. The wait stays where it is, for callbacks to look at.
+///
+/// # Safety
+/// As [`mark`].
+unsafe fn register(
+    step: *mut tokenward_step,
+    registration: impl FnOnce(Option<&Origin>) -> Option<(Waker, Current)>,
+) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe { mark(step, |state| matches!(state, State::Wait(_))) }?;
+    // SAFETY: as above. While a step is busy it exists, and nothing of it changes but its cells.
+    let seen = unsafe { &*step };
+    let (Some((waker, current)), State::Wait(wait)) = (registration(seen.origin.as_ref()), &seen.state) else {
+        // INVARIANT: a step that waits has an origin.
+        seen.busy.set(false);
+        return Err(tokenward_result::TOKENWARD_WRONG_STEP);
+    };
+    let once = waker.once();
+    let registered = core_work(|| wait.wait.on_ready(move |ready| once.call(ready)));
+    // The one before is taken back.
+    drop(seen.registration.replace(Some(current)));
+    // SAFETY: the caller's promise; the step was marked busy, so that it still exists.
+    let result = unsafe { proceed(step, registered.map(|()| None)) };
+    waker.registered(result.is_ok());
+    result
 }
 
 /// What the core does with a seized step.
@@ -594,108 +610,59 @@ fn core_work<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     })
 }
 
-/// Puts a wait back that was only looked at.
+/// Ends a call about a busy step: gives it what it stands at next, if that is something else; a refusal, if the core panicked. Frees it,
+/// if a callback wanted that.
 ///
 /// # Safety
-/// `step` was seized by this thread.
-unsafe fn put_back(step: *mut tokenward_step, wait: tokenward_wait, looked: Result<(), Panicked>) -> Outcome {
-    match looked {
-        // SAFETY: the caller's promise.
-        Ok(()) => unsafe { proceed(step, Ok(Step::Wait(wait.wait))) },
-        Err(panicked) => {
-            let _ = caught(|| drop(wait));
-            // SAFETY: the caller's promise.
-            unsafe { proceed(step, Err(panicked)) }
-        }
-    }
-}
-
-/// Gives a seized step what it stands at next: a refusal, if the core panicked. Frees it, if a callback wanted that.
-///
-/// # Safety
-/// `step` was seized by this thread.
-unsafe fn proceed(step: *mut tokenward_step, next: Result<Step, Panicked>) -> Outcome {
+/// `step` was marked by this thread.
+unsafe fn proceed(step: *mut tokenward_step, next: Result<Option<Step>, Panicked>) -> Outcome {
     let (next, result) = match next {
-        Ok(next) => (Some(next), Ok(())),
+        Ok(next) => (next, Ok(())),
         Err(Panicked) => {
             // SAFETY: the caller's promise: while a step is busy, it is alive, and nobody changes its origin.
-            let origin = unsafe { &(*step).origin };
-            // INVARIANT: a step that was seized had an origin.
-            let refusal = origin.as_ref().map(|origin| Step::Done(origin.core.internal(origin.head)));
-            (refusal, Err(tokenward_result::TOKENWARD_PANIC))
+            let refusal = refusal(unsafe { &(*step).origin }.as_ref());
+            (Some(Step::Done(refusal)), Err(tokenward_result::TOKENWARD_PANIC))
         }
     };
-    // SAFETY: the caller's promise.
-    if unsafe { (*step).doomed } {
+    if let Some(next) = next {
+        // SAFETY: the caller's promise; callbacks only look at a busy step, and none is under way here.
+        let before = replace(unsafe { &mut (*step).state }, next.into());
+        if matches!(before, State::Wait(_)) {
+            // After a panic; its function is called now, and may free the step.
+            // SAFETY: as above.
+            drop(unsafe { &(*step).registration }.take());
+        }
+        let _ = caught(|| drop(before));
+    }
+    // SAFETY: the caller's promise. Looked at alone.
+    let seen = unsafe { &*step };
+    if seen.doomed.get() {
+        drop(seen.registration.take());
+        // SAFETY: the caller's promise; nobody looks at it any more.
+        let state = replace(unsafe { &mut (*step).state }, State::Away);
         // Further callbacks may run here, and find the step busy.
-        let _ = caught(|| drop(next));
+        let _ = caught(|| drop(state));
         // SAFETY: the host freed it, and `tokenward_step_free` left that to us.
         drop(unsafe { Box::from_raw(step) });
         return Err(tokenward_result::TOKENWARD_FREED);
     }
-    if let Some(next) = next {
-        // SAFETY: the caller's promise. What is replaced is `Busy`, which has nothing to drop.
-        unsafe { (*step).state = next.into() };
-    }
+    let is_decided = matches!(seen.state, State::Decision(_));
+    // SAFETY: as above; no callback is under way.
+    let origin = if is_decided { unsafe { &mut (*step).origin }.take() } else { None };
+    // SAFETY: as above.
+    unsafe { &*step }.busy.set(false);
+    // It may be the last of the introspector, whose log is released then: a callback, which may free the step.
+    let _ = caught(|| drop(origin));
     result
 }
 
-/// A host's function that is called once.
-struct ReadyCall {
-    function: unsafe extern "C" fn(userdata: *mut c_void, ready: bool),
-    userdata: *mut c_void,
-    stage: AtomicU8,
-}
-
-/// It is being registered: an answer that comes now is kept until that is done, so that the function runs when its step is whole.
-const REGISTERING: u8 = 0;
-const REGISTERED: u8 = 1;
-const EARLY_READY: u8 = 2;
-const EARLY_GONE: u8 = 3;
-
-// SAFETY: the header says that the function is called on any thread, and its userdata goes with it.
-unsafe impl Send for ReadyCall {}
-// SAFETY: as above; nothing but `stage` changes.
-unsafe impl Sync for ReadyCall {}
-
-impl ReadyCall {
-    fn answer(&self, ready: bool) {
-        let early = if ready { EARLY_READY } else { EARLY_GONE };
-        if self.stage.compare_exchange(REGISTERING, early, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            self.call(ready);
-        }
-    }
-
-    /// `alive`: the step still exists and waits.
-    fn registered(&self, alive: bool) {
-        match self.stage.compare_exchange(REGISTERING, REGISTERED, Ordering::AcqRel, Ordering::Acquire) {
-            Err(EARLY_READY) => self.call(alive),
-            Err(EARLY_GONE) => self.call(false),
-            _ => {}
-        }
-    }
-
-    fn call(&self, ready: bool) {
-        // SAFETY: the host's function with the host's argument, once: by `CallOnce`.
-        unsafe { (self.function)(self.userdata, ready) }
-    }
-}
-
-/// Calls with `false` if it is dropped without a call.
-struct CallOnce(Arc<ReadyCall>);
-
-impl CallOnce {
-    fn call(self, ready: bool) {
-        self.0.answer(ready);
-        // Not dropped, for that would call once more; its count is given back.
-        // SAFETY: the Arc is read once, and its owner is forgotten.
-        drop(unsafe { ptr::read(&std::mem::ManuallyDrop::new(self).0) });
-    }
-}
-
-impl Drop for CallOnce {
-    fn drop(&mut self) {
-        self.0.answer(false);
+/// For a request whose step met a defect; a second one while it is counted does not keep it from being refused.
+fn refusal(origin: Option<&Origin>) -> Decision {
+    let head = origin.is_some_and(|origin| origin.head);
+    let counted = origin.map(|origin| core_work(|| origin.core.internal(head)));
+    match counted {
+        Some(Ok(refusal)) => refusal,
+        _ => Decision::internal(head),
     }
 }
 

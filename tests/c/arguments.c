@@ -50,6 +50,8 @@ topic_arguments(void)
     request.headers_len = 1;
     request.headers = (const tokenward_header *) ((const char *) &header + 1);
     CHECK(tokenward_begin(introspector, NULL, &request, &NOW, &none) == TOKENWARD_INVALID_ARGUMENT);
+    CHECK(tokenward_begin(introspector, NULL, (const tokenward_request *) ((const char *) &request + 1), &NOW, &none)
+          == TOKENWARD_INVALID_ARGUMENT);
     request.headers = &header;
     request.trailers_len = 1;
     CHECK(tokenward_begin(introspector, NULL, &request, &NOW, &none) == TOKENWARD_NULL_POINTER);

@@ -24,6 +24,8 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
         claims = {"active": True, "username": token, "realm": {"roles": ["reader"]}} if known else {"active": False}
         body = json.dumps(claims).encode()
         self.send_response(503 if token == "broken" else 200)
+        for n in range(100):  # more than a program may have thought of
+            self.send_header(f"X-Filler-{n}", "x")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

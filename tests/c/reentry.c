@@ -85,6 +85,22 @@ replies_and_frees(void *userdata, bool ready)
 }
 
 
+/* Looks at the wait that a function is being registered for, by the view it had before and by a new one. */
+static void
+looks_at_its_wait(void *userdata, bool ready)
+{
+    seen_t                *seen = note(userdata, ready);
+    const tokenward_wait  *view = (const tokenward_wait *) (void *) seen->other;
+
+    seen->stood_at = stands_at(seen->step);
+    CHECK(tokenward_step_wait(seen->step) == view);
+    CHECK(tokenward_wait_deadline_us(view) == NOW.monotonic_us + 10000000);
+    seen->result = tokenward_step_resume(seen->step, &NOW);
+    CHECK(tokenward_step_set_tag(seen->step, 1) == TOKENWARD_ALREADY_USED);
+    CHECK(tokenward_step_on_ready(seen->step, looks_at_its_wait, seen) == TOKENWARD_ALREADY_USED);
+}
+
+
 static void
 begins_another_request(void *userdata, bool ready)
 {
@@ -221,6 +237,22 @@ topic_reentry(void)
     CHECK(tokenward_step_on_ready(seen.step, replies_and_frees, &seen) == TOKENWARD_OK);
     CHECK(tokenward_step_on_ready(seen.step, only_notes, &more) == TOKENWARD_FREED);
     CHECK(seen.calls == 1 && !seen.ready && seen.result == TOKENWARD_OK && more.calls == 1 && !more.ready);
+    tokenward_step_free(asks);
+
+    /* A wait can be looked at while a function or tag is registered for it, and nothing else be done with it. */
+    memset(&seen, 0, sizeof(seen));
+    memset(&more, 0, sizeof(more));
+    asks = begin(introspector, "looks");
+    seen.step = begin(introspector, "looks");
+    seen.other = (tokenward_step *) (uintptr_t) tokenward_step_wait(seen.step);
+    CHECK(tokenward_step_on_ready(seen.step, looks_at_its_wait, &seen) == TOKENWARD_OK);
+    CHECK(tokenward_step_on_ready(seen.step, only_notes, &more) == TOKENWARD_OK);
+    CHECK(seen.calls == 1 && !seen.ready && seen.stood_at == 'w' && seen.result == TOKENWARD_ALREADY_USED);
+    CHECK(tokenward_step_on_ready(seen.step, looks_at_its_wait, &seen) == TOKENWARD_OK);
+    CHECK(tokenward_step_set_tag(seen.step, 1) == TOKENWARD_OK);
+    CHECK(seen.calls == 2 && !seen.ready && seen.stood_at == 'w' && seen.result == TOKENWARD_ALREADY_USED);
+    CHECK(more.calls == 1 && !more.ready);
+    tokenward_step_free(seen.step);
     tokenward_step_free(asks);
 
     /* Tokenward may be used from a callback. */

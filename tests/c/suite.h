@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 enum tokenward_result tokenward_testing_panic(void);
-void tokenward_testing_panic_next(void);
+void tokenward_testing_panic_next(uint32_t times);
 #ifdef __cplusplus
 }
 #endif
@@ -67,6 +67,7 @@ void topic_reentry(void);
 void topic_stats(void);
 void topic_tags(void);
 void topic_threads(void);
+void topic_turns(void);
 void topic_used(void);
 
 #endif

@@ -24,6 +24,10 @@ fn a_million_consumers_load_in_seconds_and_are_looked_up_at_once() {
     assert!(elapsed < Duration::from_secs(30), "a bound far from the usual, for a hang");
     let config = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA=="}"#;
     let introspector = Introspector::builder(Config::from_json(config).unwrap(), Consumers::none()).build().unwrap();
+    // In constant time: otherwise this does not end.
+    let at = |n: u64| consumers.at(usize::try_from(n).unwrap());
+    assert!((0..count).all(|n| at(n).is_some_and(|consumer| consumer.id().ends_with(&format!("-{n}")))));
+    assert!(at(count).is_none());
     introspector.replace_consumers(consumers);
     let now = Now::new(Duration::from_secs(1), Duration::from_secs(1));
     for n in [0, count / 2, count - 1] {

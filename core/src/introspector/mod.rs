@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::cache::{Computed, Hit, Key, Lookup};
+use crate::cache::{Hit, Key, Lookup};
 use crate::checks::Verified;
 use crate::claims::Claims;
 use crate::clock::Now;
 use crate::config::{Config, ConfigError, Policy, Problem, Profile};
 use crate::consumer::{Consumers, Identity};
-use crate::decision::{Allow, Decision, Deny, Grant, Reason, Seconds, Source};
+use crate::decision::{Allow, Decision, Deny, Grant, Made, Reason, Seconds, Source};
 use crate::flight::Slots;
-use crate::headers::Set;
+use crate::headers::{self, Set};
 use crate::hide::{Fields, Hidden};
 use crate::log::{Level, Log, Record, Throttle, fingerprint};
 use crate::outbound::Question;
@@ -62,23 +62,6 @@ struct State {
     store: Arc<Store>,
     #[cfg(feature = "client")]
     client: crate::client::Client,
-}
-
-/// How far a request comes by itself.
-#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
-enum Known {
-    Step(Step),
-    /// The token has to be asked about.
-    Not(Context),
-}
-
-impl Known {
-    fn decision(self) -> Option<Decision> {
-        match self {
-            Self::Step(Step::Done(decision)) => Some(decision),
-            _ => None,
-        }
-    }
 }
 
 /// Builds an introspector.
@@ -163,19 +146,17 @@ impl Introspector {
         self.begin_in(&state, policy, request, now)
     }
 
-    /// The decision if there is one without asking or waiting: from the cache, or because the request itself says enough. None if
-    /// the token has to be asked about; nothing is begun and nothing counted then. For a host to which a decision at once is
-    /// worth a way of its own; whoever goes on in any case calls [`begin`](Self::begin) alone.
-    #[must_use]
+    /// Decides without asking anybody: from what is remembered, or where no answer is needed. None, and nothing is counted or
+    /// begun, where [`begin`](Self::begin) would give a call to make or a wait.
     pub fn lookup(&self, request: &Request<'_>, now: Now) -> Option<Decision> {
         let state = self.inner.state.load();
-        self.known(&state, &state.config.policy, request, now).decision()
+        decided(self.known(&state, &state.config.policy, request, now))
     }
 
     /// The same, by a further policy.
-    #[must_use]
     pub fn lookup_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Option<Decision> {
-        self.known(&self.inner.state.load(), policy, request, now).decision()
+        let state = self.inner.state.load();
+        decided(self.known(&state, policy, request, now))
     }
 
     /// Whether the body is needed to decide by the document's own policy. A host reads and hands over a body only then, up to
@@ -213,6 +194,29 @@ impl Introspector {
     #[must_use]
     pub fn config(&self) -> Config {
         self.inner.state.load().config.clone()
+    }
+
+    /// A claim of an allow as one header value, encoded as that of `X-Credential-*` would be under this policy, the document's
+    /// own if there is none: for hosts that show claims in logs or templates. An array that a policy sends as several lines is
+    /// compact JSON here. None for what counts as absent, and for what is over `limits.header_bytes`.
+    #[must_use]
+    pub fn claim_value(&self, policy: Option<&Policy>, claims: &Claims, name: &str) -> Option<String> {
+        let state = self.inner.state.load();
+        let rules = &*policy.unwrap_or(&state.config.policy).0;
+        headers::value(claims.value(name)?, &rules.writing, state.config.settings.header_bytes)
+    }
+
+    /// The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it, and
+    /// too short to tell tokens apart for certain. None if it presents none that is well-formed.
+    #[must_use]
+    pub fn fingerprint(&self, policy: Option<&Policy>, request: &Request<'_>) -> Option<String> {
+        let state = self.inner.state.load();
+        let policy = policy.unwrap_or(&state.config.policy);
+        let fields = Fields::scan(request, policy.0.profile == Profile::Kong);
+        match &token::read(request, &fields.authorization, &reading(&state.config, policy)).presented {
+            Presented::Token(token) if token::is_b64token(token.bytes()) => Some(fingerprint(token.bytes())),
+            _ => None,
+        }
     }
 
     /// Replaces the directory of consumers at once, for every decision from now on.
@@ -285,8 +289,8 @@ impl Introspector {
 
     /// The refusal for a defect: what a binding gives where it caught a panic, or cannot go on. `head`: the request is HEAD.
     pub fn internal(&self, head: bool) -> Decision {
-        let decision = Decision::Deny(Deny { head, ..Deny::internal() });
-        self.inner.stats.decided(0, &decision, None);
+        let decision = Decision::internal(head);
+        self.inner.stats.decided(&decision, None);
         decision
     }
 
@@ -297,15 +301,22 @@ impl Introspector {
     }
 
     fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
-        match self.known(state, policy, request, now) {
-            Known::Step(step) => step,
-            Known::Not(context) => context.ask(now, Source::Cache),
-        }
+        self.known(state, policy, request, now).unwrap_or_else(|context| {
+            if context.body_not_searched {
+                count(&self.inner.stats.bodies_not_searched);
+            }
+            context.ask(now, Source::Cache)
+        })
     }
 
-    /// As far as it goes without anybody being asked or waited for.
-    #[inline]
-    fn known(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Known {
+    /// The decision, if nobody has to be asked for it, as a step that is done.
+    fn known(
+        &self,
+        state: &Arc<State>,
+        policy: &Policy,
+        request: &Request<'_>,
+        now: Now,
+    ) -> Result<Step, Box<Context>> {
         let rules = &*policy.0;
         let kong = rules.profile == Profile::Kong;
         let head = request.method == b"HEAD";
@@ -316,22 +327,25 @@ impl Introspector {
         if !rules.run_on_preflight && is_preflight(request, kong) {
             let hidden = Hidden::of(request, fields, None, rules.hide);
             let allow = Allow { grant: None, hidden, source: Source::None };
-            return Known::Step(inner.done(&asked(None, Source::None), Decision::Allow(allow)));
+            return Ok(inner.done(&asked(None, Source::None), Decision::Allow(allow)));
         }
 
         let found = token::read(request, &fields.authorization, &reading(&state.config, policy));
-        if found.body_not_searched {
-            count(&inner.stats.bodies_not_searched);
-        }
+        let known = |step| {
+            if found.body_not_searched {
+                count(&inner.stats.bodies_not_searched);
+            }
+            Ok(step)
+        };
         let hidden = Hidden::of(request, fields, Some(&found), rules.hide);
         let token = match &found.presented {
             Presented::Token(token) => token.bytes(),
             Presented::Nothing => {
-                return Known::Step(inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden));
+                return known(inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden));
             }
             Presented::Malformed(malformed) => {
                 let denial = Denial { malformed: Some(*malformed), ..Denial::from(Reason::RequestMalformed) };
-                return Known::Step(inner.refuse(&asked(None, Source::None), denial, hidden));
+                return known(inner.refuse(&asked(None, Source::None), denial, hidden));
             }
         };
 
@@ -340,13 +354,13 @@ impl Introspector {
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
             let asked = Asked { hit: Some(!matches!(hit, Hit::Inactive)), ..asked(Some(&key), Source::Cache) };
-            return Known::Step(inner.conclude(&asked, hit, hidden));
+            return known(inner.conclude(&asked, hit, hidden));
         }
         if found.unchecked && !token::is_b64token(token) {
             let denial = Denial { malformed: Some(Malformed::Header), ..Denial::from(Reason::RequestMalformed) };
-            return Known::Step(inner.refuse(&asked(None, Source::None), denial, hidden));
+            return known(inner.refuse(&asked(None, Source::None), denial, hidden));
         }
-        Known::Not(Context {
+        Err(Box::new(Context {
             inner: Arc::clone(&self.inner),
             state: Arc::clone(state),
             policy: policy.clone(),
@@ -354,15 +368,23 @@ impl Introspector {
             family: state.store.family(token),
             question: Question::new(token, request, state.config.endpoint.introspect_request),
             hidden,
+            body_not_searched: found.body_not_searched,
             head,
             deadline: now.mono.saturating_add(state.config.settings.timeout),
-        })
+        }))
     }
 }
 
 impl fmt::Debug for Introspector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Introspector").finish_non_exhaustive()
+    }
+}
+
+fn decided(known: Result<Step, Box<Context>>) -> Option<Decision> {
+    match known {
+        Ok(Step::Done(decision)) => Some(decision),
+        _ => None,
     }
 }
 
@@ -432,16 +454,12 @@ struct Asked<'a> {
     hit: Option<bool>,
 }
 
-impl Asked<'_> {
-    fn shard(&self) -> usize {
-        self.key.map_or(0, Key::shard)
-    }
-}
-
 impl Inner {
     fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
         let generation = self.generation.load(Ordering::Acquire);
-        Lookup { now, settings: &state.config.settings, edits: policy.0.edits, generation }
+        let settings = &state.config.settings;
+        let made = Made { edits: policy.0.edits, generation, header_bytes: settings.header_bytes };
+        Lookup { now, settings, made }
     }
 
     /// The one way from an answer to a decision, fresh, remembered or waited for: no check can be skipped.
@@ -451,7 +469,7 @@ impl Inner {
         let token = match &answer {
             Hit::Inactive => None,
             Hit::Active(claims) => Some((&claims.bounds, &**claims)),
-            Hit::Known(grant) => grant.token(),
+            Hit::Known(grant, bounds) => grant.claims.as_deref().map(|claims| (bounds, claims)),
         };
         let wall = asked.now.wall;
         let verified = match token.map(|(bounds, claims)| claims.verify(bounds, &rules.requirements, wall, leeway)) {
@@ -463,7 +481,7 @@ impl Inner {
         let grant = match (computed, answer) {
             (Some(grant), _) => grant,
             // Computed for these very claims, which have just passed their checks again.
-            (None, Hit::Known(grant)) => grant,
+            (None, Hit::Known(grant, _)) => grant,
             (None, _) => return self.refuse(asked, Reason::Internal.into(), hidden),
         };
         if rules.require_consumer && grant.identity == Identity::Unmatched {
@@ -483,14 +501,12 @@ impl Inner {
         };
         let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
         self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-        let grant = Arc::new(Grant::of_token(claims, identity, set));
+        let made = Made { edits: rules.edits, generation: directory.generation, header_bytes: settings.header_bytes };
+        let grant = Arc::new(Grant::of_token(claims, made, identity, set));
         if settings.cache
             && let Some(key) = asked.key
         {
-            let generation = directory.generation;
-            let header_bytes = settings.header_bytes;
-            let computed = Computed { edits: rules.edits, generation, header_bytes, grant: Arc::clone(&grant) };
-            asked.state.store.keep(key, claims, computed);
+            asked.state.store.keep(key, claims, Arc::clone(&grant));
         }
         grant
     }
@@ -526,7 +542,7 @@ impl Inner {
     }
 
     fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
-        self.stats.decided(asked.shard(), &decision, asked.hit);
+        self.stats.decided(&decision, asked.hit);
         if let Decision::Deny(deny) = &decision
             && self.wants(Level::Debug)
         {
