@@ -27,7 +27,7 @@ export type Identity =
 export declare class NativeIntrospector {
   constructor(source: Source, level: number)
   /** The function that every request calls, bound to this introspector. */
-  decider(): (text: string, shape: number, want: number, body?: Uint8Array | null, wall?: number, mono?: number) => number
+  decider(): (text: string, what: number, trailers?: number, body?: Uint8Array | null, wall?: number, mono?: number) => number
   /** Of the allow that was told last. */
   shared(): Shared
   /** Of the allow that was told last. */
