@@ -55,6 +55,19 @@ fn the_core_depends_on_no_other_package_of_ours_and_examples_on_its_surface_alon
 }
 
 #[test]
+fn the_package_for_node_knows_the_core_alone() {
+    let manifest = fs::read_to_string(root().join("bindings/node/Cargo.toml")).unwrap();
+    assert!(manifest.contains("tokenward-core") && !manifest.contains("tokenward-ffi"));
+    for (file, text) in sources(&root().join("bindings/node/src")) {
+        for word in
+            ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "Instant", "println!", "static mut"]
+        {
+            assert!(!text.contains(word), "{file} uses {word}");
+        }
+    }
+}
+
+#[test]
 fn unsafe_code_lives_in_the_c_abi_alone() {
     for folder in ["core", "examples"] {
         for (file, text) in sources(&root().join(folder)) {

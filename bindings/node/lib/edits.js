@@ -2,13 +2,28 @@
 // What a decision changes of a request of Node's: `rawHeaders` and `headers`, line by line; target, body and trailers.
 
 const http = require('node:http');
+const { Socket } = require('node:net');
 const { Allow } = require('./decision.js');
 const native = require('./native.js');
 
-// Node makes `headersDistinct` of the first so many lines when somebody asks. Where the number is kept is its own affair.
-const COUNT = Object.getOwnPropertySymbols(new http.IncomingMessage(null)).find(
-  (symbol) => symbol.description === 'kHeadersCount',
-);
+// Node makes `headers` and `headersDistinct` of the first so many lines when somebody asks. Where it keeps the number, and what
+// it has made, is its own affair: what is not where it was in Node 20 is done without.
+// With a socket, as always: what else is tried, the engine prepares for.
+const blank = () => new http.IncomingMessage(new Socket());
+const KEPT = Object.getOwnPropertySymbols(blank());
+const COUNT = KEPT.find((symbol) => symbol.description === 'kHeadersCount');
+
+/** Whether Node makes `headers` anew from the lines once they are gone. */
+const MAKES_ANEW = (() => {
+  if (COUNT === undefined) return false;
+  const req = blank();
+  req.rawHeaders = ['Host', 'a', 'X-B', 'c', 'x-b', 'd'];
+  req[COUNT] = 4;
+  if (req.headers['x-b'] !== 'c') return false;
+  req[COUNT] = 6;
+  req.headers = null;
+  return req.headers?.host === 'a' && req.headers['x-b'] === 'c, d';
+})();
 
 /** Edits the request as the decision says. If it throws, the request must not go on. */
 function editRequest(req, allow) {
@@ -18,23 +33,81 @@ function editRequest(req, allow) {
   const { headers, rawHeaders } = req;
   const { connection } = headers;
   if (connection !== undefined && connection !== 'keep-alive' && connection !== 'close') unlist(req, connection);
-  if (hides || own !== null) remove(rawHeaders, headers, hides, own === null ? [] : own.remove);
-  add(rawHeaders, shared.flat);
-  const { names, values } = shared;
-  for (let i = 0; i < names.length; i += 1) headers[names[i]] = values[i];
-  if (COUNT !== undefined && req[COUNT] !== undefined) {
-    req[COUNT] = rawHeaders.length;
-    // Where somebody has asked already, it is made anew.
-    req.headersDistinct = undefined;
+  if (own === null && MAKES_ANEW && isUntouched(req, headers, rawHeaders)) {
+    // Whoever looks at `headers` has Node make them of the lines. To edit an object costs more, looked at or not.
+    if (hides) hide(rawHeaders);
+    add(rawHeaders, shared.flat);
+    req.headers = null;
   } else {
-    redistinguish(req);
+    if (hides || own !== null) remove(rawHeaders, headers, hides, own === null ? NONE : own.remove);
+    add(rawHeaders, shared.flat);
+    const { names, values } = shared;
+    for (let i = 0; i < names.length; i += 1) headers[names[i]] = values[i];
   }
+  recount(req);
   if (headers['transfer-encoding'] !== undefined || req.httpVersionMajor === 2) stripTrailers(req);
   if (own !== null && own.target !== undefined) retarget(req, own.target);
 }
 
+const NONE = Object.freeze([]);
+
+/**
+ * Whether `headers` is what Node has made of the lines, one by one: a middleware before this one may have changed it, and that is
+ * kept. Lines of one name are as good as changed.
+ */
+function isUntouched(req, headers, rawHeaders) {
+  const { length } = rawHeaders;
+  if (req[COUNT] !== length || !(req instanceof http.IncomingMessage)) return false;
+  let i = 0;
+  for (const name in headers) {
+    if (i >= length || headers[name] !== rawHeaders[i + 1] || !isLower(name, rawHeaders[i])) return false;
+    i += 2;
+  }
+  return i === length;
+}
+
+/** Whether one name is another in lower case. */
+function isLower(low, name) {
+  const { length } = name;
+  if (low.length !== length) return false;
+  for (let i = 0; i < length; i += 1) {
+    const code = name.charCodeAt(i);
+    if (low.charCodeAt(i) !== (code >= 65 && code <= 90 ? code + 32 : code)) return false;
+  }
+  return true;
+}
+
+const isAuthorization = (name) =>
+  name.length === 13 && (name === 'Authorization' || name === 'authorization' || name.toLowerCase() === 'authorization');
+
+/** Takes `Authorization` out, every line of it. */
+function hide(rawHeaders) {
+  let kept = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i];
+    if (isAuthorization(name)) continue;
+    if (kept !== i) {
+      rawHeaders[kept] = name;
+      rawHeaders[kept + 1] = rawHeaders[i + 1];
+    }
+    kept += 2;
+  }
+  // Cheaper than to set the length.
+  for (let i = rawHeaders.length; i > kept; i -= 1) rawHeaders.pop();
+}
+
 function add(rawHeaders, flat) {
   for (let i = 0; i < flat.length; i += 1) rawHeaders.push(flat[i]);
+}
+
+/** Where Node makes `headersDistinct` of the lines, it is made anew. */
+function recount(req) {
+  if (COUNT !== undefined && req[COUNT] !== undefined) {
+    req[COUNT] = req.rawHeaders.length;
+    req.headersDistinct = undefined;
+  } else {
+    redistinguish(req);
+  }
 }
 
 /** Every line of these names, case ignored. */
@@ -44,7 +117,7 @@ function remove(rawHeaders, headers, hides, names) {
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i];
     const goes =
-      (hides && name.length === 13 && name.toLowerCase() === 'authorization') ||
+      (hides && isAuthorization(name)) ||
       (gone !== undefined && gone.has(name.toLowerCase()));
     if (goes) continue;
     if (kept !== i) {
@@ -93,12 +166,7 @@ function stripManaged(req) {
   }
   if (names.length > 0) {
     remove(req.rawHeaders, req.headers, false, names);
-    if (COUNT !== undefined && req[COUNT] !== undefined) {
-      req[COUNT] = req.rawHeaders.length;
-      req.headersDistinct = undefined;
-    } else {
-      redistinguish(req);
-    }
+    recount(req);
   }
   if (req.headers['transfer-encoding'] !== undefined || req.httpVersionMajor === 2) stripTrailers(req);
 }

@@ -2,7 +2,7 @@
 // A plugin for Fastify 5, and what `@fastify/http-proxy` needs beside it.
 
 const { BodyError, Guard, bodyRefusal } = require('./incoming.js');
-const { editRequest, makePrivate, stripManaged } = require('./edits.js');
+const { editRequest, editResponse, stripManaged } = require('./edits.js');
 const { NEEDS } = require('./introspector.js');
 const { withLines } = require('./lines.js');
 
@@ -48,17 +48,6 @@ function tokenward(fastify, options, done) {
     if (passes) next();
   });
 
-  // A credential in the query makes the answer one for this client alone.
-  fastify.addHook('onSend', (request, reply, payload, next) => {
-    const allow = request.tokenward;
-    if (allow !== null && allow.responseHeaders.length > 0 && reply.statusCode >= 200 && reply.statusCode < 300) {
-      for (const [name, value] of allow.responseHeaders) {
-        const isCache = name.toLowerCase() === 'cache-control';
-        reply.header(name, isCache ? makePrivate(reply.getHeader(name)) : value);
-      }
-    }
-    next(null, payload);
-  });
   done();
 }
 
@@ -90,6 +79,7 @@ async function proceed(guard, step, request, reply, target, policy, next) {
 function decided(guard, decision, request, reply) {
   if (decision.kind === 'allow') {
     editRequest(request.raw, decision);
+    editResponse(reply.raw, decision);
     // Fastify has parsed the query by now.
     if (decision.target !== null && request.query) delete request.query.access_token;
     request.tokenward = decision;

@@ -30,16 +30,16 @@ function withLines(headers, allow) {
   return lines;
 }
 
-/** The lines for an upstream: without those of this connection, and edited. */
+/** The lines for an upstream: without those of this connection, and edited. `null`: nobody was asked, and nothing is set. */
 function forwardHeaders(rawHeaders, allow, { keep = [] } = {}) {
-  if (!(allow instanceof Allow)) throw new TypeError('`allow` is no Allow');
+  if (allow !== null && !(allow instanceof Allow)) throw new TypeError('`allow` is no Allow and not null');
   const listed = new Set(HOP_BY_HOP);
   for (let i = 0; i < rawHeaders.length; i += 2) {
     if (rawHeaders[i].toLowerCase() !== 'connection') continue;
     for (const name of rawHeaders[i + 1].split(',')) listed.add(name.trim().toLowerCase());
   }
   for (const name of keep) listed.delete(name.toLowerCase());
-  const hides = Allow.hides(allow);
+  const hides = allow !== null && Allow.hides(allow);
   const lines = [];
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i];
@@ -48,7 +48,7 @@ function forwardHeaders(rawHeaders, allow, { keep = [] } = {}) {
     if (lower[0] === ':' || listed.has(lower) || native.isManaged(name) || (hides && lower === 'authorization')) continue;
     lines.push([name, rawHeaders[i + 1]]);
   }
-  for (const [name, value] of allow.edits.set) lines.push([name, value]);
+  if (allow !== null) for (const [name, value] of allow.edits.set) lines.push([name, value]);
   return lines;
 }
 

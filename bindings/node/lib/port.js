@@ -17,9 +17,12 @@ const MORE = 64;
 const EVENTS = 128;
 const SHARED = 256;
 const LOOKUP = 0;
-const BEGIN = 1;
-const BODY = 2;
-const ASK_FOR_BODY = 4;
+const BEGIN = 1 << 16;
+const BODY = 2 << 16;
+const ASK_FOR_BODY = 4 << 16;
+const DIVIDED = 8 << 16;
+const POLICY = 1 << 20;
+const MOST_HEADERS = 0xffff;
 
 const LEVELS = { error: 0, warn: 1, info: 2, debug: 3 };
 /** How many shared parts are kept at most, each by the low bits of its number. */
@@ -34,6 +37,20 @@ const channels = {
 };
 
 const NONE = Object.freeze([]);
+
+/**
+ * One text of all parts. The list itself is joined, with two more parts for as long (it is Node's own, or a copy): a string
+ * that is made of others is copied once more when it is read.
+ */
+function joined(method, target, raw, divider) {
+  raw.push(method, target);
+  try {
+    return raw.join(divider);
+  } finally {
+    raw.pop();
+    raw.pop();
+  }
+}
 
 /** Whether a text has more NULs than parts that they divide. */
 const hasNul = (text, raw, rest) => text.split('\0').length !== 2 + raw.length + (rest?.trailers?.length ?? 0);
@@ -82,36 +99,37 @@ class Port {
   }
 
   #ask(method, target, raw, want, rest, divider = '\0') {
-    let text = method + divider + target;
-    let shape = raw.length >> 1;
-    if (shape > 0) text += divider + raw.join(divider);
+    const lines = raw.length >> 1;
+    if (lines > MOST_HEADERS) throw new TypeError('the request has too many headers');
+    let text = '';
     let code;
     try {
       if (rest === undefined && this.#clock === undefined) {
-        code = this.#decide(text, shape, want);
+        text = joined(method, target, raw, divider);
+        code = this.#decide(text, want + lines);
       } else {
         const { policy = 0, body, trailers = NONE } = rest ?? {};
-        if (trailers.length > 0) text += divider + trailers.join(divider);
-        if (raw.length > 0x1fffe || trailers.length > 0xffff) throw new TypeError('the request has too many headers');
-        const sizes = shape + trailers.length * 65536;
+        text = joined(method, target, trailers.length > 0 ? raw.concat(trailers) : raw, divider);
+        const what = want + lines + policy * POLICY;
         if (this.#clock === undefined) {
-          code = this.#decide(text, sizes, want + policy * 8, body);
+          code = this.#decide(text, what, trailers.length, body);
         } else {
           const [wall, mono] = this.#now();
-          code = this.#decide(text, sizes, want + policy * 8, body, wall, mono);
+          code = this.#decide(text, what, trailers.length, body, wall, mono);
         }
       }
     } catch (error) {
       // A NUL is a byte like any other, and for the core to refuse.
       if (divider !== '\0' || error.code !== 'ERR_TOKENWARD_REQUEST' || !hasNul(text, raw, rest)) throw error;
-      return this.#ask(method, target, raw, want, rest, '\u0100');
+      return this.#ask(method, target, raw, want | DIVIDED, rest, '\u0100');
     }
     return this.#found(code);
   }
 
   /** Makes of the addon's number what it stands for. */
   #found(code) {
-    const low = code % SHARED;
+    // Beyond 32 bits only what is above is cut off.
+    const low = code & (SHARED - 1);
     let step;
     switch (low & 7) {
       case ALLOW:

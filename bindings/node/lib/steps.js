@@ -108,12 +108,14 @@ class Exchange extends Step {
   }
 
   #look() {
-    return (this.#outbound ??= Step.look(this, (port, number) => {
-      const outbound = port.outbound(number);
-      const { headers } = outbound;
-      outbound.headers = headers.flatMap((name, i) => (i % 2 === 0 ? [[name, headers[i + 1]]] : []));
-      return outbound;
-    }));
+    return Step.look(this, (port, number) => {
+      if (this.#outbound === undefined) {
+        const { headers, ...outbound } = port.outbound(number);
+        outbound.headers = headers.flatMap((name, i) => (i % 2 === 0 ? [[name, headers[i + 1]]] : []));
+        this.#outbound = outbound;
+      }
+      return this.#outbound;
+    });
   }
 }
 

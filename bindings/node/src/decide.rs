@@ -1,8 +1,7 @@
 //! The one function that every request calls: a string in, a number out.
 //!
-//! In: the request as one text, its parts divided by NUL (method, target, then name and value of each header, then names of
-//! trailers), how many headers and trailers there are, what is wanted, the policy's number, and where there are any the body and
-//! the time. A NUL within a part makes the count wrong: JavaScript then divides by U+0100, which no part can hold.
+//! In: the request as one text, its parts divided by NUL (name and value of each header, names of trailers, method, target); a number that says how many headers there are (16 bits), what is wanted (4) and the policy (12); and where there are
+//! any, how many trailers, the body and the time. A NUL within a part makes the count wrong: JavaScript then divides by U+0100, which no part can hold.
 //!
 //! Out: a whole number below 2^53. Its low bits say what the step is; for an allow, what is above them is the number under which
 //! JavaScript keeps what it made of identity, claims and lines to set ([`Allow::shared`](tokenward_core::Allow::shared)).
@@ -48,6 +47,8 @@ mod want {
     pub(super) const BODY: u32 = 2;
     /// Added to the others: stop if the body is needed.
     pub(super) const ASK_FOR_BODY: u32 = 4;
+    /// Added to the others: the parts are divided by what is no byte.
+    pub(super) const DIVIDED: u32 = 8;
 }
 
 const ARGUMENTS: usize = 8;
@@ -130,10 +131,10 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
         check_status!(unsafe { sys::napi_get_value_uint32(env, value(at)?, &mut number) })?;
         Ok(number)
     };
-    let (headers, trailers, want, policy) = {
-        let (shape, wanted) = (number(1)?, number(2)?);
-        ((shape & 0xffff) as usize, (shape >> 16) as usize, wanted & 7, wanted >> 3)
-    };
+    // One number: every value that crosses costs.
+    let what = number(1)?;
+    let (headers, want, policy) = ((what & 0xffff) as usize, what >> 16 & 15, what >> 20);
+    let trailers = if values.len() > 2 { number(2)? as usize } else { 0 };
     let body = match values.get(3) {
         // SAFETY: the caller's promise.
         Some(&value) => unsafe { bytes(env, value)? },
@@ -149,10 +150,12 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
     let mut scratch = port.scratch.try_borrow_mut().map_err(|_| Error::from_status(Status::GenericFailure))?;
     // SAFETY: the caller's promise.
     let (text, dividers) = unsafe { scratch.read(env, value(0)?)? };
-    let ends =
-        if dividers.is_empty() { Ends::Nul(memchr::memchr_iter(0, text)) } else { Ends::Divider(dividers.iter()) };
+    let is_divided = want & want::DIVIDED != 0;
+    if !is_divided && !dividers.is_empty() {
+        return Err(Error::new(Status::InvalidArg, "a character of the request is not a byte"));
+    }
+    let ends = if !is_divided { Ends::Nul(memchr::memchr_iter(0, text)) } else { Ends::Divider(dividers.iter()) };
     let mut parts = Parts { text, ends, at: Some(0) };
-    let (method, target) = (parts.next()?, parts.next()?);
     let mut lines: SmallVec<[Header<'_>; 24]> = SmallVec::new();
     for _ in 0..headers {
         let (name, value) = (parts.next()?, parts.next()?);
@@ -165,6 +168,7 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
     for _ in 0..trailers {
         names.push(parts.next()?);
     }
+    let (method, target) = (parts.next()?, parts.next()?);
     if parts.at.is_some() {
         return Err(parts.wrong());
     }

@@ -94,7 +94,7 @@ impl NativeIntrospector {
     /// The function that every request calls, bound to this introspector.
     #[napi(
         catch_unwind,
-        ts_return_type = "(text: string, shape: number, want: number, body?: Uint8Array | null, wall?: number, mono?: number) => number"
+        ts_return_type = "(text: string, what: number, trailers?: number, body?: Uint8Array | null, wall?: number, mono?: number) => number"
     )]
     pub fn decider<'e>(&self, env: &'e Env) -> Result<Unknown<'e>> {
         let function = decide::function(env.raw(), &self.port)?;
@@ -242,8 +242,7 @@ impl NativeIntrospector {
     pub fn policy(&self, json: String) -> Result<u32> {
         let policy = self.port.core.policy(&json).map_err(|error| refusal(error.problems()))?;
         let mut policies = self.port.policies.borrow_mut();
-        // What is left of a number beside the bits of what is wanted.
-        let number = (1..1 << 28)
+        let number = (1..1 << 12)
             .find(|number| !policies.contains_key(number))
             .ok_or_else(|| Error::new(Status::GenericFailure, "there are too many policies"))?;
         policies.insert(number, policy);

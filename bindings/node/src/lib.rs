@@ -21,7 +21,7 @@ use napi_derive::napi;
 
 /// Whether only Tokenward may set this header: names in bytes, as Node gives them.
 #[napi(catch_unwind)]
-pub fn is_managed(name: text::Latin1) -> bool {
+pub fn is_managed(#[napi(ts_arg_type = "string")] name: text::Latin1) -> bool {
     tokenward_core::is_managed(&name.0)
 }
 
@@ -33,7 +33,7 @@ pub fn version() -> &'static str {
 
 /// A panic, to test what becomes of one.
 #[cfg(feature = "panic-for-tests")]
-#[napi(catch_unwind)]
+#[napi(catch_unwind, skip_typescript)]
 pub fn panic() {
     panic!("a panic for the tests");
 }

@@ -20,8 +20,8 @@ pub struct LogLine {
     /// `error`, `warn`, `info` or `debug`.
     #[napi(ts_type = "'error' | 'warn' | 'info' | 'debug'")]
     pub level: &'static str,
-    /// The reason to deny that the line is about, or `null`.
-    #[napi(ts_type = "Reason | null")]
+    /// The reason to deny that the line is about, if it is about one.
+    #[napi(ts_type = "Reason")]
     pub reason: Option<&'static str>,
     /// Fixed words; for a warning about the configuration, what is probably not meant.
     pub message: String,
