@@ -94,6 +94,7 @@ class Requirement(SecurityBase):
         scope = connection.scope
         before = scope.get("tokenward")
         body = b""
+        step: Any
         if isinstance(before, Allow):
             step = _asgi_again(introspector, before, policy)
         else:

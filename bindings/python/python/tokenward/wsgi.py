@@ -154,7 +154,10 @@ class _Body(io.RawIOBase):
         if size is None or size < 0:
             return self._read.read() + self._rest.read()
         part = self._read.read(size)
-        return part if part or size == 0 else self._rest.read(size)
+        if part or size == 0:
+            return part
+        rest: bytes = self._rest.read(size)
+        return rest
 
 
 def _adding(headers: list[tuple[str, str]], start_response: StartResponse) -> StartResponse:
