@@ -174,7 +174,7 @@ def test_each_way_that_a_call_fails_is_known(make, endpoint, run):
         "endpoint_refused": lambda handler: handler.answer(403, "no"),
         "endpoint_unavailable": lambda handler: handler.answer(503, "later"),
         "reply_malformed": lambda handler: handler.answer(200, "<html>", "text/html"),
-        "endpoint_unreachable": lambda handler: handler.connection.close(),
+        "endpoint_unreachable": lambda handler: handler.connection.shutdown(2),
         "endpoint_timed_out": lambda handler: time.sleep(1.5),
     }
 
