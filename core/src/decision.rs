@@ -345,6 +345,20 @@ impl Allow {
 #[derive(Clone)]
 pub struct Shared(Arc<Grant>);
 
+impl Shared {
+    /// As [`Allow::identity`].
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// As [`Allow::claims`].
+    #[must_use]
+    pub fn claims(&self) -> Option<&Claims> {
+        self.0.claims.as_deref()
+    }
+}
+
 impl PartialEq for Shared {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -126,16 +126,16 @@ fn passed<'py>(
     let decided = &allow.get().allow;
     let new = scope.copy()?;
     let length = decided.body().map(<[u8]>::len);
-    let set = match (decided.shared(), kept) {
-        (Some(shared), Some(kept)) => kept.get_or_make(py, shared, || set_lines(py, decided.edits()))?,
-        _ => set_lines(py, decided.edits())?,
+    let make = || Ok((set_lines(py, decided.edits())?, Bound::new(py, User::new(decided.shared()))?));
+    let (set, user) = match (decided.shared(), kept) {
+        (Some(shared), Some(kept)) => kept.get_or_make(py, shared, make)?,
+        _ => make()?,
     };
     new.set_item(intern!(py, "headers"), edited(list, lines, decided.edits(), &set, length)?)?;
     if let Some(target) = decided.target() {
         let query = target.iter().position(|&byte| byte == b'?').and_then(|at| target.get(at + 1..));
         new.set_item(intern!(py, "query_string"), PyBytes::new(py, query.unwrap_or_default()))?;
     }
-    let user = Bound::new(py, User::new(allow.clone().unbind()))?;
     new.set_item(intern!(py, "tokenward"), allow)?;
     new.set_item(intern!(py, "user"), &user)?;
     new.set_item(intern!(py, "auth"), user)?;
