@@ -255,7 +255,7 @@ impl Decision {
 /// Leave to go on, and what the upstream may be told.
 #[derive(Clone)]
 pub struct Allow {
-    pub(crate) grant: Option<Arc<Grant>>,
+    pub(crate) shared: Option<Shared>,
     pub(crate) hidden: Hidden,
     pub(crate) source: Source,
 }
@@ -303,24 +303,22 @@ fn next_id() -> u64 {
 }
 
 impl Allow {
-    /// A number that decisions have in common whose [`identity`](Self::identity), [`claims`](Self::claims) and lines
-    /// [set](HeaderEdits::set) are the same because they were computed once: unique in the process, and below 2^53 for thousands of
-    /// years. A host in another language keeps what it made of them under it. None where there is nothing of it.
+    /// What this has in common with other decisions; none for a preflight.
     #[must_use]
-    pub fn shared(&self) -> Option<u64> {
-        self.grant.as_ref().map(|grant| grant.id)
+    pub fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
     }
 
     /// Who is behind the request.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        self.grant.as_ref().map_or(&Identity::None, |grant| &grant.identity)
+        self.shared.as_ref().map_or(&Identity::None, Shared::identity)
     }
 
     /// What the authorization server said about the token; none for the anonymous consumer and preflights.
     #[must_use]
     pub fn claims(&self) -> Option<&Claims> {
-        self.grant.as_ref()?.claims.as_deref()
+        self.shared.as_ref()?.claims()
     }
 
     /// The header edits of the upstream request.
@@ -328,7 +326,7 @@ impl Allow {
     pub fn edits(&self) -> HeaderEdits<'_> {
         HeaderEdits {
             hidden: &self.hidden,
-            set: self.grant.as_ref().map(|grant| &grant.set),
+            set: self.shared.as_ref().map(|shared| &shared.0.set),
             claims: self.claims(),
             consumer: self.identity().consumer().map(|consumer| &**consumer),
         }
@@ -362,6 +360,47 @@ impl Allow {
     #[must_use]
     pub const fn source(&self) -> Source {
         self.source
+    }
+}
+
+/// What decisions have in common whose [`identity`](Allow::identity), [`claims`](Allow::claims) and lines [set](HeaderEdits::set) are the
+/// same because they were computed once, for one answer, way of making edits and directory of consumers. Keeping one keeps these.
+#[derive(Clone)]
+pub struct Shared(pub(crate) Arc<Grant>);
+
+impl Shared {
+    /// Its number: unique in the process, never 0, never used again, and below 2^53 for thousands of years. A host in another language keeps
+    /// what it made of it under that.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Who is behind the requests.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// What the authorization server said about the token; none for the anonymous consumer.
+    #[must_use]
+    pub fn claims(&self) -> Option<&Claims> {
+        self.0.claims.as_deref()
+    }
+}
+
+impl PartialEq for Shared {
+    fn eq(&self, other: &Self) -> bool {
+        self.number() == other.number()
+    }
+}
+
+impl Eq for Shared {}
+
+/// Shows its number alone.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shared").field(&self.number()).finish()
     }
 }
 

@@ -93,7 +93,7 @@ pub use clock::Now;
 pub use config::settings;
 pub use config::{Config, ConfigError, Policy, Problem, Profile, TlsRoots};
 pub use consumer::{Consumer, Consumers, Identity};
-pub use decision::{Allow, Decision, Deny, Reason, Source};
+pub use decision::{Allow, Decision, Deny, Reason, Shared, Source};
 pub use headers::{HeaderEdits, is_managed, set_headers};
 pub use introspector::{BuildError, Builder, Exchange, Introspector, Step, Wait};
 #[cfg(feature = "load")]

@@ -14,6 +14,9 @@ from django.urls import path
 
 from tokenward import Allow
 
+# Django has no types of its own.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+
 if not settings.configured:
     settings.configure(
         ROOT_URLCONF=__name__,

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -182,7 +182,7 @@ class Server(uvicorn.Server):
         self.on_ready = on_ready
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None, None, None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -198,7 +198,7 @@ def bound(address: str) -> tuple[socket.socket, str]:
 
 
 async def serve(options: argparse.Namespace, introspector: Introspector) -> None:
-    upstream = urlsplit(options.upstream)
+    upstream = urlsplit(str(options.upstream))
     if upstream.scheme != "http" or not upstream.hostname or upstream.path not in ("", "/"):
         raise SystemExit(f"--upstream: `{options.upstream}` is not of the form http://HOST:PORT")
     proxy = Proxy(upstream.hostname, upstream.port or 80)
@@ -228,6 +228,10 @@ async def serve(options: argparse.Namespace, introspector: Introspector) -> None
     await asyncio.gather(*(server.serve([accepting]) for server, accepting in servers))
 
 
+def say_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, metavar="FILE")
@@ -236,7 +240,7 @@ def main() -> int:
     parser.add_argument("--admin", metavar="ADDR", help="serves /metrics for Prometheus")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr, flush=True)
+    warnings.showwarning = say_warning
     try:
         introspector = Introspector(options.config)
     except (ConfigError, RuntimeError) as error:

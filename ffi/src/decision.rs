@@ -5,7 +5,7 @@ use std::ffi::c_char;
 use std::ptr;
 
 use smallvec::SmallVec;
-use tokenward_core::{Allow, Decision, Deny, Identity, Source};
+use tokenward_core::{Allow, Decision, Deny, Identity, Shared, Source};
 
 use crate::guard::{Out, Outcome, borrow, guard, guard_or, optional};
 use crate::introspector::{tokenward_consumer, tokenward_introspector, tokenward_policy};
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn tokenward_decision_set(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tokenward_decision_shared(decision: *const tokenward_decision) -> u64 {
     // SAFETY: the header's rule for handles.
-    guard_or(0, || unsafe { allow(decision) }.ok().and_then(|(_, allow)| allow.shared()).unwrap_or(0))
+    guard_or(0, || unsafe { allow(decision) }.ok().and_then(|(_, allow)| allow.shared()).map_or(0, Shared::number))
 }
 
 /// The request target for the upstream, where the credential was taken out of it.

@@ -256,7 +256,7 @@ fn described(decision: &Decision) -> u64 {
         || allow.body().is_some()
         || allow.response_headers().next().is_some();
     let more = if more { code::MORE } else { 0 };
-    code::ALLOW | source | hides | more | (allow.shared().unwrap_or(0) << code::SHARED)
+    code::ALLOW | source | hides | more | (allow.shared().map_or(0, tokenward_core::Shared::number) << code::SHARED)
 }
 
 /// Where parts end: at a NUL, or where a part holds one, at what is no byte.

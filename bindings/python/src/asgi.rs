@@ -12,31 +12,33 @@ use crate::introspector::{Introspector, Started};
 use crate::kept::Kept;
 use crate::step::step_object;
 
-/// A header line as the server gave it, and its parts.
-struct Line<'py> {
-    item: Bound<'py, PyAny>,
-    name: Bound<'py, PyBytes>,
-    value: Bound<'py, PyBytes>,
-}
+/// The names and values of header lines.
+type Lines<'py> = SmallVec<[(Bound<'py, PyBytes>, Bound<'py, PyBytes>); 16]>;
 
-type Lines<'py> = SmallVec<[Line<'py>; 16]>;
-
-fn lines<'py>(scope: &Bound<'py, PyDict>) -> PyResult<Lines<'py>> {
+/// The header lines as a list, and what is in them.
+fn lines<'py>(scope: &Bound<'py, PyDict>) -> PyResult<(Bound<'py, PyList>, Lines<'py>)> {
     let headers = required(scope, intern!(scope.py(), "headers"))?;
-    match headers.cast::<PyList>() {
-        Ok(list) => list.iter().map(line).collect(),
-        Err(_) => headers.try_iter()?.map(|item| line(item?)).collect(),
+    let list = match headers.cast_into::<PyList>() {
+        Ok(list) => list,
+        Err(other) => {
+            other.into_inner().try_iter()?.collect::<PyResult<Vec<_>>>().and_then(|all| PyList::new(scope.py(), all))?
+        }
+    };
+    let mut lines = Lines::new();
+    for at in 0..list.len() {
+        lines.push(line(&list.get_item(at)?)?);
     }
+    Ok((list, lines))
 }
 
-fn line(item: Bound<'_, PyAny>) -> PyResult<Line<'_>> {
+fn line<'py>(item: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
     let (name, value) = match item.cast::<PyTuple>() {
         Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
         _ if item.len()? == 2 => (item.get_item(0)?, item.get_item(1)?),
         _ => return Err(PyTypeError::new_err("headers of a scope are pairs of bytes")),
     };
     match (name.cast_into::<PyBytes>(), value.cast_into::<PyBytes>()) {
-        (Ok(name), Ok(value)) => Ok(Line { item, name, value }),
+        (Ok(name), Ok(value)) => Ok((name, value)),
         _ => Err(PyTypeError::new_err("headers of a scope are pairs of bytes")),
     }
 }
@@ -78,7 +80,7 @@ pub(crate) fn begin(
     policy: Option<&core::Policy>,
     body: Option<&Bound<'_, PyBytes>>,
 ) -> PyResult<Py<PyAny>> {
-    let lines = lines(scope)?;
+    let (list, lines) = lines(scope)?;
     let mut raw = SmallVec::new();
     target(scope, &mut raw)?;
     let method = scope.get_item(intern!(py, "method"))?;
@@ -88,7 +90,7 @@ pub(crate) fn begin(
     };
     let started = {
         let headers: SmallVec<[Header<'_>; 16]> =
-            lines.iter().map(|line| Header { name: line.name.as_bytes(), value: line.value.as_bytes() }).collect();
+            lines.iter().map(|(name, value)| Header { name: name.as_bytes(), value: value.as_bytes() }).collect();
         let mut request = core::Request::new(method, raw.as_slice()).headers(&headers);
         match body {
             Some(body) => request = request.body(body.as_bytes()),
@@ -102,7 +104,7 @@ pub(crate) fn begin(
             let plain = allow.body().is_none() && allow.response_headers().next().is_none();
             let allow = Bound::new(py, Allow::of(allow, scope, body))?;
             if plain {
-                Ok(passed(scope, &allow, lines, Some(introspector.kept()))?.into_any().unbind())
+                Ok(passed(scope, &allow, &list, &lines, Some(introspector.kept()))?.into_any().unbind())
             } else {
                 Ok(allow.into_any().unbind())
             }
@@ -116,23 +118,24 @@ pub(crate) fn begin(
 fn passed<'py>(
     scope: &Bound<'py, PyDict>,
     allow: &Bound<'py, Allow>,
-    lines: Lines<'py>,
+    list: &Bound<'py, PyList>,
+    lines: &Lines<'py>,
     kept: Option<&Kept>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = scope.py();
     let decided = &allow.get().allow;
     let new = scope.copy()?;
     let length = decided.body().map(<[u8]>::len);
-    let set = match (decided.shared(), kept) {
-        (Some(shared), Some(kept)) => kept.get_or_make(py, shared, || set_lines(py, decided.edits()))?,
-        _ => set_lines(py, decided.edits())?,
+    let make = || Ok((set_lines(py, decided.edits())?, Bound::new(py, User::new(decided.shared().cloned()))?));
+    let (set, user) = match (decided.shared(), kept) {
+        (Some(shared), Some(kept)) => kept.get_or_make(py, shared.number(), make)?,
+        _ => make()?,
     };
-    new.set_item(intern!(py, "headers"), edited(py, lines, decided.edits(), &set, length)?)?;
+    new.set_item(intern!(py, "headers"), edited(list, lines, decided.edits(), &set, length)?)?;
     if let Some(target) = decided.target() {
         let query = target.iter().position(|&byte| byte == b'?').and_then(|at| target.get(at + 1..));
         new.set_item(intern!(py, "query_string"), PyBytes::new(py, query.unwrap_or_default()))?;
     }
-    let user = Bound::new(py, User::new(allow.clone().unbind()))?;
     new.set_item(intern!(py, "tokenward"), allow)?;
     new.set_item(intern!(py, "user"), &user)?;
     new.set_item(intern!(py, "auth"), user)?;
@@ -152,35 +155,39 @@ fn set_lines<'py>(py: Python<'py>, edits: HeaderEdits<'_>) -> PyResult<Bound<'py
 }
 
 fn edited<'py>(
-    py: Python<'py>,
-    lines: Lines<'py>,
+    list: &Bound<'py, PyList>,
+    lines: &Lines<'py>,
     edits: HeaderEdits<'_>,
     set: &Bound<'py, PyTuple>,
     length: Option<usize>,
 ) -> PyResult<Bound<'py, PyList>> {
     let removed: SmallVec<[&[u8]; 4]> = edits.remove().collect();
-    let mut kept: SmallVec<[Bound<'py, PyAny>; 32]> = SmallVec::new();
-    for line in lines {
-        let name = line.name.as_bytes();
+    let edited = list.get_slice(0, list.len());
+    if edited.len() != lines.len() {
+        return Err(PyValueError::new_err("the headers of the scope have changed"));
+    }
+    // From the end, so that places before stay what they are.
+    for (at, (name, _)) in lines.iter().enumerate().rev() {
+        let name = name.as_bytes();
         let is_removed = removed.iter().any(|one| one.eq_ignore_ascii_case(name))
             || (length.is_some() && name.eq_ignore_ascii_case(b"content-length"));
-        if !is_removed {
-            kept.push(line.item);
+        if is_removed {
+            edited.del_item(at)?;
         }
     }
-    kept.extend(set.iter());
+    edited.set_slice(edited.len(), edited.len(), set)?;
     if let Some(length) = length {
-        let line = (PyBytes::new(py, b"content-length"), PyBytes::new(py, length.to_string().as_bytes()));
-        kept.push(line.into_pyobject(py)?.into_any());
+        let py = list.py();
+        edited.append((PyBytes::new(py, b"content-length"), PyBytes::new(py, length.to_string().as_bytes())))?;
     }
-    PyList::new(py, kept)
+    Ok(edited)
 }
 
 /// A scope whose headers hold nothing that only Tokenward may set, for what passes without a decision.
 fn stripped<'py>(scope: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
     let py = scope.py();
-    let lines = lines(scope)?;
-    let kept = lines.into_iter().filter(|line| !core::is_managed(line.name.as_bytes())).map(|line| line.item);
+    let (_, lines) = lines(scope)?;
+    let kept = lines.into_iter().filter(|(name, _)| !core::is_managed(name.as_bytes()));
     let new = scope.copy()?;
     new.set_item(intern!(py, "headers"), PyList::new(py, kept.collect::<Vec<_>>())?)?;
     Ok(new)
@@ -200,7 +207,8 @@ pub(crate) fn _asgi_scope<'py>(
         Some(_) => allow.clone(),
         None => Bound::new(scope.py(), Allow::of(decided.allow.clone(), scope, body))?,
     };
-    passed(scope, &allow, lines(scope)?, None)
+    let (list, lines) = lines(scope)?;
+    passed(scope, &allow, &list, &lines, None)
 }
 
 /// The scope without what only Tokenward may set.

@@ -145,13 +145,7 @@ impl Allow {
     /// What the authorization server said about the token, read-only; empty for the anonymous consumer and preflights.
     #[getter]
     pub(crate) fn claims<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        static PARSE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let claims = self.claims.get_or_try_init(py, || {
-            let parse = PARSE
-                .get_or_try_init(py, || Ok::<_, PyErr>(py.import("tokenward._claims")?.getattr("parse")?.unbind()))?;
-            let json = self.allow.claims().map_or("{}", core::Claims::json);
-            Ok::<_, PyErr>(parse.bind(py).call1((json,))?.unbind())
-        })?;
+        let claims = self.claims.get_or_try_init(py, || parsed(py, self.allow.claims()))?;
         Ok(claims.bind(py).clone())
     }
 
@@ -220,38 +214,44 @@ impl Allow {
     }
 }
 
+/// Claims as a mapping.
+fn parsed(py: Python<'_>, claims: Option<&core::Claims>) -> PyResult<Py<PyAny>> {
+    static PARSE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let parse =
+        PARSE.get_or_try_init(py, || Ok::<_, PyErr>(py.import("tokenward._claims")?.getattr("parse")?.unbind()))?;
+    Ok(parse.bind(py).call1((claims.map_or("{}", core::Claims::json),))?.unbind())
+}
+
 /// The caller, as frameworks that follow Starlette expect it at `request.user` and `request.auth`.
 #[pyclass(frozen, module = "tokenward")]
-pub(crate) struct User(Py<Allow>);
+pub(crate) struct User(Option<core::Shared>);
 
 #[pymethods]
 impl User {
     /// Whether there was a good token.
     #[getter]
     fn is_authenticated(&self) -> bool {
-        matches!(self.0.get().allow.identity(), core::Identity::Consumer(_) | core::Identity::Unmatched)
+        matches!(self.identity_of(), core::Identity::Consumer(_) | core::Identity::Unmatched)
     }
 
     /// The consumer's username (else its custom id, else its id); without a consumer, the claim `username` (else `sub`, else
     /// `client_id`); else empty.
     #[getter]
     fn display_name(&self) -> String {
-        let allow = &self.0.get().allow;
-        if let Some(consumer) = allow.identity().consumer() {
+        if let Some(consumer) = self.identity_of().consumer() {
             return consumer.username().or(consumer.custom_id()).unwrap_or(consumer.id()).to_owned();
         }
-        let claim = |name| allow.claims()?.text(name).map(|text| text.into_owned());
+        let claim = |name| self.claims()?.text(name).map(|text| text.into_owned());
         claim("username").or_else(|| claim("sub")).or_else(|| claim("client_id")).unwrap_or_default()
     }
 
     /// The consumer's id; without one, the claim `sub`; else empty.
     #[getter]
     fn identity(&self) -> String {
-        let allow = &self.0.get().allow;
-        match allow.identity().consumer() {
+        match self.identity_of().consumer() {
             Some(consumer) => consumer.id().to_owned(),
             None => {
-                allow.claims().and_then(|claims| claims.text("sub")).map_or_else(String::new, |sub| sub.into_owned())
+                self.claims().and_then(|claims| claims.text("sub")).map_or_else(String::new, |sub| sub.into_owned())
             }
         }
     }
@@ -259,28 +259,26 @@ impl User {
     /// The scopes that the token grants.
     #[getter]
     fn scopes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let claims = self.0.get().claims(py)?;
-        py.import(intern!(py, "tokenward._claims"))?.call_method1(intern!(py, "scopes"), (claims,))
-    }
-
-    /// The decision.
-    #[getter]
-    fn allow(&self, py: Python<'_>) -> Py<Allow> {
-        self.0.clone_ref(py)
+        let claims = parsed(py, self.claims())?;
+        py.import(intern!(py, "tokenward._claims"))?.call_method1(intern!(py, "scopes"), (claims.bind(py),))
     }
 
     fn __repr__(&self) -> String {
         format!("<tokenward.User {}>", self.display_name().escape_debug())
     }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.0)
-    }
 }
 
 impl User {
-    pub(crate) fn new(allow: Py<Allow>) -> Self {
-        Self(allow)
+    pub(crate) fn new(shared: Option<core::Shared>) -> Self {
+        Self(shared)
+    }
+
+    fn identity_of(&self) -> &core::Identity {
+        self.0.as_ref().map_or(&core::Identity::None, core::Shared::identity)
+    }
+
+    fn claims(&self) -> Option<&core::Claims> {
+        self.0.as_ref()?.claims()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Header lines as Python objects, kept for tokens that come again.
+//! Header lines and callers as Python objects, kept for tokens that come again.
 //!
 //! A hit sets the same lines as the hit before, and making three objects of each is most of what it costs. A bounded number of
 //! them is kept beside the core's cache, found by the number that hits share; a place is taken by whoever came last.
@@ -8,10 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::decision::User;
+
 /// About 2 KiB each when full.
 const PLACES: usize = 2048;
 
-type Place = Mutex<Option<(u64, Py<PyTuple>)>>;
+type Place = Mutex<Option<(u64, Py<PyTuple>, Py<User>)>>;
+
+/// The lines that an allow sets, and who calls.
+pub(crate) type Made<'py> = (Bound<'py, PyTuple>, Bound<'py, User>);
 
 pub(crate) struct Kept(Box<[Place]>);
 
@@ -25,18 +30,18 @@ impl Kept {
         &self,
         py: Python<'py>,
         shared: u64,
-        make: impl FnOnce() -> PyResult<Bound<'py, PyTuple>>,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+        make: impl FnOnce() -> PyResult<Made<'py>>,
+    ) -> PyResult<Made<'py>> {
         let place = self.place(shared);
         if let Some(place) = place
-            && let Some((known, lines)) = &*place.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some((known, lines, user)) = &*place.lock().unwrap_or_else(PoisonError::into_inner)
             && *known == shared
         {
-            return Ok(lines.bind(py).clone());
+            return Ok((lines.bind(py).clone(), user.bind(py).clone()));
         }
         let made = make()?;
         if let Some(place) = place {
-            let new = Some((shared, made.clone().unbind()));
+            let new = Some((shared, made.0.clone().unbind(), made.1.clone().unbind()));
             let old = std::mem::replace(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), new);
             drop(old); // outside of the lock
         }

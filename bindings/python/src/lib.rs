@@ -18,6 +18,7 @@ mod step;
 mod text;
 mod wsgi;
 
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 /// Whether only Tokenward may set this header: `X-Anonymous-Consumer`, and whatever begins with `X-Consumer-` or
@@ -35,22 +36,39 @@ fn _reasons() -> Vec<(&'static str, u16)> {
     tokenward_core::Reason::ALL.iter().map(|reason| (reason.name(), reason.number())).collect()
 }
 
+/// Classes and interned names are of the interpreter that made them, and are looked for by all.
+fn refuse_sub_interpreters() -> PyResult<()> {
+    #[allow(unsafe_code, reason = "pyo3 has no safe call for it")]
+    // SAFETY: attached, so there is a current interpreter, and it has an id.
+    let id = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };
+    if id == 0 {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "tokenward works in the main interpreter alone, not in subinterpreters (mod_wsgi: WSGIApplicationGroup %{GLOBAL})",
+    ))
+}
+
 #[pymodule(gil_used = false)]
-mod _tokenward {
-    #[pymodule_export]
-    use super::asgi::{_asgi_again, _asgi_scope, _asgi_stripped};
-    #[pymodule_export]
-    use super::decision::{Allow, Consumer, Deny, Identity, User};
-    #[pymodule_export]
-    use super::introspector::{Introspector, Policy};
-    #[pymodule_export]
-    use super::life::_after_fork_in_child;
-    #[pymodule_export]
-    use super::request::Request;
-    #[pymodule_export]
-    use super::step::{Introspect, Wait};
-    #[pymodule_export]
-    use super::wsgi::{_wsgi_apply, _wsgi_strip};
-    #[pymodule_export]
-    use super::{_reasons, is_managed};
+fn _tokenward(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Before anything is made.
+    refuse_sub_interpreters()?;
+    module.add_class::<decision::Allow>()?;
+    module.add_class::<decision::Consumer>()?;
+    module.add_class::<decision::Deny>()?;
+    module.add_class::<decision::Identity>()?;
+    module.add_class::<decision::User>()?;
+    module.add_class::<introspector::Introspector>()?;
+    module.add_class::<introspector::Policy>()?;
+    module.add_class::<request::Request>()?;
+    module.add_class::<step::Introspect>()?;
+    module.add_class::<step::Wait>()?;
+    module.add_function(wrap_pyfunction!(asgi::_asgi_again, module)?)?;
+    module.add_function(wrap_pyfunction!(asgi::_asgi_scope, module)?)?;
+    module.add_function(wrap_pyfunction!(asgi::_asgi_stripped, module)?)?;
+    module.add_function(wrap_pyfunction!(life::_after_fork_in_child, module)?)?;
+    module.add_function(wrap_pyfunction!(wsgi::_wsgi_apply, module)?)?;
+    module.add_function(wrap_pyfunction!(wsgi::_wsgi_strip, module)?)?;
+    module.add_function(wrap_pyfunction!(_reasons, module)?)?;
+    module.add_function(wrap_pyfunction!(is_managed, module)?)
 }

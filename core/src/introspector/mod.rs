@@ -14,7 +14,7 @@ use crate::claims::Claims;
 use crate::clock::Now;
 use crate::config::{Config, ConfigError, Policy, Problem, Profile};
 use crate::consumer::{Consumers, Identity};
-use crate::decision::{Allow, Decision, Deny, Grant, Made, Reason, Seconds, Source};
+use crate::decision::{Allow, Decision, Deny, Grant, Made, Reason, Seconds, Shared, Source};
 use crate::flight::Slots;
 use crate::headers::{self, Set};
 use crate::hide::{Fields, Hidden};
@@ -326,7 +326,7 @@ impl Introspector {
 
         if !rules.run_on_preflight && is_preflight(request, kong) {
             let hidden = Hidden::of(request, fields, None, rules.hide);
-            let allow = Allow { grant: None, hidden, source: Source::None };
+            let allow = Allow { shared: None, hidden, source: Source::None };
             return Ok(inner.done(&asked(None, Source::None), Decision::Allow(allow)));
         }
 
@@ -487,7 +487,7 @@ impl Inner {
         if rules.require_consumer && grant.identity == Identity::Unmatched {
             return self.refuse(asked, Reason::ConsumerUnknown.into(), hidden);
         }
-        self.done(asked, Decision::Allow(Allow { grant: Some(grant), hidden, source: asked.source }))
+        self.done(asked, Decision::Allow(Allow { shared: Some(Shared(grant)), hidden, source: asked.source }))
     }
 
     /// Matches the consumer and computes the edits: once per answer, policy and directory.
@@ -521,8 +521,8 @@ impl Inner {
             if let Some(consumer) = self.consumers.load().consumers.named(name) {
                 let set = Set::of_anonymous(consumer, &rules.writing, settings.header_bytes);
                 self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-                let grant = Some(Arc::new(Grant::anonymous(Arc::clone(consumer), set)));
-                return self.done(asked, Decision::Allow(Allow { grant, hidden, source: asked.source }));
+                let shared = Some(Shared(Arc::new(Grant::anonymous(Arc::clone(consumer), set))));
+                return self.done(asked, Decision::Allow(Allow { shared, hidden, source: asked.source }));
             }
             denial = Reason::AnonymousConsumerMissing.into();
             let fields = [("setting", "anonymous".to_owned())];

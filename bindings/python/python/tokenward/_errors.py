@@ -29,7 +29,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[list[tuple[str, str]]]]:
-        return type(self), ([tuple(problem) for problem in self.problems],)
+        return type(self), ([(problem.path, problem.message) for problem in self.problems],)
 
 
 class ConfigWarning(UserWarning):

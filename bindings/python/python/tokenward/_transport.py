@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -56,3 +57,10 @@ class Transport(Protocol):
     """
 
     async def __call__(self, call: Call, /) -> Answer: ...
+
+
+def context_for(url: str, roots: str | None) -> ssl.SSLContext:
+    """What verifies the endpoint. One for plain HTTP trusts nobody: reading the system's certificates would hold the event loop up."""
+    if url.startswith("http:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ssl.create_default_context(cafile=roots)

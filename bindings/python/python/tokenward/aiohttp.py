@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from ._errors import CallFailed
-from ._transport import Answer, Call
+from ._transport import Answer, Call, context_for
 
 __all__ = ["Transport"]
 
@@ -33,14 +33,14 @@ class Transport:
             WeakKeyDictionary()
         )
 
-    def _session(self, roots: str | None) -> aiohttp.ClientSession:
+    def _session(self, url: str, roots: str | None) -> aiohttp.ClientSession:
         loop, process = asyncio.get_running_loop(), os.getpid()
         owner, session = self._sessions.get(loop, (None, None))
         if session is None or session.closed or owner != process:
             if self._make is not None:
                 session = self._make()
             else:
-                context = ssl.create_default_context(cafile=roots)
+                context = context_for(url, roots)
                 connector = aiohttp.TCPConnector(ssl=context, limit=0)
                 jar = aiohttp.DummyCookieJar()
                 session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=False)
@@ -50,7 +50,7 @@ class Transport:
     async def __call__(self, call: Call) -> Answer:
         answered = False
         try:
-            session = self._session(call.tls_roots)
+            session = self._session(call.url, call.tls_roots)
             async with session.request(
                 call.method,
                 URL(call.url, encoded=True),

@@ -163,7 +163,7 @@ def _apply(request: HttpRequest, decision: Allow) -> None:
         request._body = decision.body  # where Django keeps a body that was read
         request.META.pop("wsgi.input", None)
     _forget(request)
-    request.tokenward = decision  # type: ignore[attr-defined]
+    request.tokenward = decision
 
 
 def _forget(request: HttpRequest) -> None:

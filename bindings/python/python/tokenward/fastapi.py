@@ -91,9 +91,11 @@ class Requirement(SecurityBase):
         if introspector is None:
             raise RuntimeError("no introspector: `tokenward.fastapi.install(app, introspector)` gives it one")
         policy = self._policy(introspector, security_scopes.scope_str)
-        scope = connection.scope
+        # A copy: the route's own is edited below, and what the client sent is needed for further requirements.
+        scope = dict(connection.scope)
         before = scope.get("tokenward")
         body = b""
+        step: Any
         if isinstance(before, Allow):
             step = _asgi_again(introspector, before, policy)
         else:

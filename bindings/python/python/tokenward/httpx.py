@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from ._errors import CallFailed
-from ._transport import Answer, Call
+from ._transport import Answer, Call, context_for
 
 __all__ = ["Transport"]
 
@@ -30,14 +30,14 @@ class Transport:
         self._make = client
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, httpx.AsyncClient]] = WeakKeyDictionary()
 
-    def _client(self, roots: str | None) -> httpx.AsyncClient:
+    def _client(self, url: str, roots: str | None) -> httpx.AsyncClient:
         loop, process = asyncio.get_running_loop(), os.getpid()
         owner, client = self._clients.get(loop, (None, None))
         if client is None or owner != process:
             if self._make is not None:
                 client = self._make()
             else:
-                context = ssl.create_default_context(cafile=roots)
+                context = context_for(url, roots)
                 client = httpx.AsyncClient(verify=context, trust_env=False, limits=httpx.Limits(max_connections=None))
             self._clients[loop] = process, client
         return client
@@ -45,7 +45,7 @@ class Transport:
     async def __call__(self, call: Call) -> Answer:
         answered = False
         try:
-            client = self._client(call.tls_roots)
+            client = self._client(call.url, call.tls_roots)
             request = client.build_request(
                 call.method, call.url, headers=call.headers, content=call.body, timeout=call.timeout
             )

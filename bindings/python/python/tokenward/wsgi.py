@@ -152,9 +152,13 @@ class _Body(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
-            return self._read.read() + self._rest.read()
+            rest: bytes = self._rest.read()
+            return self._read.read() + rest
         part = self._read.read(size)
-        return part if part or size == 0 else self._rest.read(size)
+        if part or size == 0:
+            return part
+        further: bytes = self._rest.read(size)
+        return further
 
 
 def _adding(headers: list[tuple[str, str]], start_response: StartResponse) -> StartResponse:

@@ -1,0 +1,376 @@
+"""The ASGI middleware, and FastAPI's dependency over it, without a server in between."""
+
+import asyncio
+import json
+import re
+from typing import Annotated
+
+import pytest
+from conftest import CONSUMERS
+from fastapi import Depends, FastAPI, Request, Security
+from starlette.applications import Starlette
+from starlette.authentication import requires
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from support.servers import claims_of
+
+from tokenward import Allow, Introspector
+from tokenward.asgi import TokenwardMiddleware
+from tokenward.fastapi import install, require
+
+CONFIG = {"introspection_url": "https://as.example/introspect", "authorization_value": "Basic czNjcjN0"}
+
+
+@pytest.fixture
+def known():
+    """An introspector that knows `alice` already."""
+    return knowing({})
+
+
+def knowing(settings):
+    introspector = Introspector({**CONFIG, **settings}, CONSUMERS)
+    header = introspector.policy({"token_from": ["header"]})
+    with introspector.begin(tokenward_request("alice"), header) as step:
+        step.reply(200, [("content-type", "application/json")], json.dumps(claims_of("alice")).encode())
+    return introspector
+
+
+def tokenward_request(token):
+    from tokenward import Request
+
+    return Request("GET", "/", [("authorization", f"Bearer {token}")])
+
+
+class App:
+    """Remembers what reaches it, and reads the whole body."""
+
+    def __init__(self, headers=()):
+        self.scopes, self.bodies, self.headers = [], [], list(headers)
+
+    async def __call__(self, scope, receive, send):
+        self.scopes.append(scope)
+        if scope["type"] == "lifespan":
+            return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        self.bodies.append(body)
+        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        await send({"type": "http.response.body", "body": b"reached"})
+
+
+def call(app, token="alice", method="GET", path="/", query=b"", headers=(), body=(b"",), kind="http", **more):
+    headers = list(headers) + ([(b"authorization", f"Bearer {token}".encode())] if token else [])
+    scope = {"type": kind, "method": method, "path": path, "raw_path": path.encode(), "query_string": query, "headers": headers}
+    scope = {**scope, "http_version": "1.1", "scheme": "http", "root_path": "", **more}
+    if kind == "websocket":
+        del scope["method"]
+    before = {**scope, "headers": list(headers)}
+    parts, sent = list(body), []
+
+    async def receive():
+        if kind == "websocket":
+            return {"type": "websocket.connect"}
+        if not parts:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))
+    if not isinstance(app, FastAPI):  # whose dependencies edit what the route sees
+        assert {name: scope[name] for name in before} == before, "the server's own scope is left as it is"
+    return sent
+
+
+def status(sent):
+    return sent[0]["status"]
+
+
+def test_an_application_gets_the_callers_headers_and_none_that_a_client_made_up(known):
+    app = App()
+    spoofed = [(b"x-consumer-id", b"root"), (b"x_consumer_username", b"root"), (b"x.credential.sub", b"root"), (b"accept", b"*/*")]
+    assert status(call(TokenwardMiddleware(app, known), headers=spoofed)) == 200
+    (scope,) = app.scopes
+    assert scope["headers"] == [
+        (b"accept", b"*/*"),
+        (b"x-consumer-id", b"7"),
+        (b"x-consumer-custom-id", b"customer-1"),
+        (b"x-consumer-username", b"alice"),
+        (b"x-credential-scope", b"api:read"),
+        (b"x-credential-client-id", b"app"),
+        (b"x-credential-sub", b"subject of alice"),
+        (b"x-credential-identifier", b"alice"),
+    ]
+    assert scope["tokenward"].source == "cache"
+    assert (scope["user"].is_authenticated, scope["user"].display_name, scope["user"].identity) == (True, "alice", "7")
+    assert scope["auth"].scopes == ["api:read"]
+
+
+@pytest.mark.parametrize("as_lists", [True, False])
+def test_headers_may_be_any_iterable_of_pairs(known, as_lists):
+    app = App()
+    headers = [[b"authorization", b"Bearer alice"], [b"x-consumer-id", b"root"]]
+    scope_headers = headers if as_lists else iter(headers)
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": scope_headers}
+
+    async def run():
+        async def send(_):
+            pass
+
+        async def receive():
+            return {"type": "http.request"}
+
+        await TokenwardMiddleware(app, known)(scope, receive, send)
+
+    asyncio.run(run())
+    names = [bytes(name) for name, _ in app.scopes[0]["headers"]]
+    assert names.count(b"x-consumer-id") == 1 and b"authorization" not in names
+
+
+def test_whatever_goes_wrong_the_request_does_not_pass(known, monkeypatch):
+    app = App()
+    middleware = TokenwardMiddleware(app, known)
+    for broken in (
+        {"headers": [(b"authorization",)]},
+        {"headers": None},
+        {"headers": [("authorization", "Bearer alice")]},
+        {"query_string": "text"},
+        {"method": 7},
+        {"raw_path": None, "path": None},
+    ):
+        assert status(call_with(middleware, broken)) == 500
+
+    async def finish(step):
+        raise RuntimeError("it is broken")
+
+    monkeypatch.setattr(known, "finish_async", finish)
+    sent = call(middleware, token="never-seen")
+    assert (status(sent), json.loads(sent[1]["body"])["error"]) == (500, "server_error")
+
+    async def nonsense(step):
+        return None
+
+    monkeypatch.setattr(known, "finish_async", nonsense)
+    with pytest.raises(AttributeError):
+        call(middleware, token="never-seen-2")
+    for kind in ("http2", "", None):
+        with pytest.raises(RuntimeError):
+            call(middleware, kind=kind)
+    assert app.scopes == []
+
+
+def call_with(middleware, changes):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b""}
+    scope = {**scope, "headers": [(b"authorization", b"Bearer alice")], **changes}
+    asyncio.run(middleware(scope, receive, send))
+    return sent
+
+
+def test_lifespan_passes_untouched(known):
+    app, scope = App(), {"type": "lifespan"}
+    asyncio.run(TokenwardMiddleware(app, known)(scope, None, None))
+    assert app.scopes[0] is scope
+
+
+def test_a_websocket_is_decided_before_it_is_accepted(known):
+    app = App()
+    middleware = TokenwardMiddleware(app, known)
+    assert call(middleware, kind="websocket") == [{"type": "websocket.accept"}]
+    assert app.scopes[0]["user"].display_name == "alice"
+    assert call(middleware, kind="websocket", token=None) == [
+        {"type": "websocket.close", "code": 1008, "reason": "token_missing"}
+    ]
+    start, body = call(middleware, kind="websocket", token=None, extensions={"websocket.http.response": {}})
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
+    assert body["type"] == "websocket.http.response.body"
+    assert len(app.scopes) == 1
+
+
+def test_excluded_paths_pass_without_a_token_and_without_what_a_client_made_up(known):
+    app = App()
+    middleware = TokenwardMiddleware(app, known, exclude=["/health", "/static/*"])
+    for path in ("/health", "/static/a/b.css", "/static/"):
+        assert status(call(middleware, token=None, path=path, headers=[(b"X_Consumer_ID", b"root"), (b"a", b"b")])) == 200
+        assert app.scopes[-1]["headers"] == [(b"a", b"b")]
+        assert "tokenward" not in app.scopes[-1]
+    for path in (
+        "/healthy",
+        "/health/",
+        "/static",
+        "/static/../orders",
+        "/static/./../orders",
+        "/static//orders",
+        "/static/a\\..\\..\\orders",
+        "/static/%2e%2e/orders",
+        "/static/..;/orders",
+        "/Health",
+        "//health",
+    ):
+        assert status(call(middleware, token=None, path=path)) == 401, path
+    for wrong in ("health", "/a*b", "/a*"):
+        with pytest.raises(ValueError):
+            TokenwardMiddleware(app, known, exclude=[wrong])
+    with pytest.raises(TypeError):
+        TokenwardMiddleware(app, known, exclude="/health")
+
+
+def test_a_hook_answers_in_place_of_the_standard_refusal(known):
+    seen = []
+
+    def on_deny(scope, deny):
+        seen.append((scope["path"], str(deny.reason)))
+        return PlainTextResponse("please log in", deny.status) if scope["path"] == "/page" else None
+
+    async def on_deny_async(scope, deny):
+        return on_deny(scope, deny)
+
+    for hook in (on_deny, on_deny_async):
+        middleware = TokenwardMiddleware(App(), known, on_deny=hook)
+        assert call(middleware, token=None, path="/page")[1]["body"] == b"please log in"
+        assert json.loads(call(middleware, token=None)[1]["body"])["error"] == "invalid_request"
+    assert seen == [("/page", "token_missing"), ("/", "token_missing")] * 2
+
+    def broken(scope, deny):
+        raise RuntimeError
+
+    app = App()
+    with pytest.raises(RuntimeError):
+        call(TokenwardMiddleware(app, known, on_deny=broken), token=None)
+    assert app.scopes == []
+
+
+def test_a_policy_of_its_own(known):
+    settings = {"require": {"scopes": ["api:write"]}}
+    for policy in (settings, known.policy(settings)):
+        assert status(call(TokenwardMiddleware(App(), known, policy=policy))) == 403
+
+
+def test_a_token_in_the_query_is_cut_out_and_the_answer_is_private():
+    app = App([(b"Cache-Control", b"public, no-store, max-age=60"), (b"a", b"b")])
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["query"]}))
+    sent = call(middleware, token=None, query=b"a=%41&access_token=alice&b=+")
+    assert app.scopes[0]["query_string"] == b"a=%41&b=+"
+    assert sent[0]["headers"] == [(b"a", b"b"), (b"cache-control", b"private, no-store, max-age=60")]
+
+
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+
+
+def test_a_token_in_a_form_is_cut_out_with_the_right_length():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["header", "body"]}))
+    headers = [FORM, (b"content-length", b"25")]
+    assert status(call(middleware, token=None, method="POST", headers=headers, body=[b"a=1&access_", b"token=alice&", b"b=2"])) == 200
+    assert app.bodies == [b"a=1&b=2"]
+    assert [value for name, value in app.scopes[0]["headers"] if name == b"content-length"] == [b"7"]
+    # With a token in the header nothing is read, and nothing changed.
+    call(middleware, method="POST", headers=[FORM], body=[b"a=1", b"&b=2"])
+    assert app.bodies[-1] == b"a=1&b=2"
+    assert status(call(middleware, token=None, method="POST", headers=[FORM], body=[b"a=1"])) == 401
+    assert len(app.bodies) == 2
+
+
+def test_a_body_beyond_the_limit_is_not_searched_and_passes_whole():
+    app = App()
+    settings = {"token_from": ["header", "body"], "limits": {"body_bytes": 10}, "anonymous": "guest"}
+    middleware = TokenwardMiddleware(app, knowing(settings))
+    parts = [b"access_token", b"=alice&a=", b"x" * 100_000, b"end"]
+    assert status(call(middleware, token=None, method="POST", headers=[FORM], body=parts)) == 200
+    assert app.bodies == [b"".join(parts)]
+    assert app.scopes[0]["tokenward"].identity.kind == "anonymous"
+
+
+def test_a_client_that_goes_away_with_its_body_reaches_nobody():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["body"]}))
+    assert call(middleware, token=None, method="POST", headers=[FORM], body=[]) == []
+    assert app.scopes == []
+
+
+def test_a_path_that_the_server_does_not_give_raw_is_encoded_again():
+    introspector = Introspector({**CONFIG, "introspect_request": True})
+    scope = {"type": "http", "method": "GET", "path": "/é a%2F?", "query_string": b"q", "headers": [(b"authorization", b"Bearer a")]}
+    step = introspector._asgi(scope)
+    assert dict(step.headers)["X-Request-Path"] == "/%C3%A9%20a%252F%3F"
+    step.close()
+
+
+def test_starlettes_users_find_the_caller_where_they_expect_it(known):
+    @requires("api:read")
+    async def read(request):
+        return JSONResponse([request.user.display_name, request.user.is_authenticated, request.auth.scopes])
+
+    @requires("api:write")
+    async def write(request):
+        return JSONResponse(None)
+
+    app = Starlette(routes=[Route("/read", read), Route("/write", write)])
+    app.add_middleware(TokenwardMiddleware, introspector=known)
+    assert json.loads(call(app, path="/read")[1]["body"]) == ["alice", True, ["api:read"]]
+    assert status(call(app, path="/write")) == 403
+    assert status(call(app, path="/read", token=None)) == 401
+
+
+@pytest.mark.parametrize("middleware", [False, True])
+def test_a_fastapi_route_wants_scopes(middleware):
+    introspector = knowing({"array_format": "repeat"})
+    app = FastAPI()
+    install(app, introspector, middleware=middleware)
+
+    @app.get("/read")
+    async def read(request: Request, caller: Annotated[Allow, Depends(require("admin", "api:read"))]):
+        return [caller.identity.consumer.username, dict(request.headers)]
+
+    @app.get("/write")
+    async def write(caller: Annotated[Allow, Depends(require("api:read api:write"))]):
+        return None
+
+    @app.get("/both", dependencies=[Depends(require("api:read"))])
+    async def both(caller: Annotated[Allow, Depends(require("api:read other", "api:read"))]):
+        return caller.source
+
+    @app.get("/secured")
+    async def secured(caller: Annotated[Allow, Security(require(), scopes=["api:write"])]):
+        return None
+
+    name, headers = json.loads(call(app, path="/read", headers=[(b"x-consumer-id", b"root")])[1]["body"])
+    assert (name, headers["x-consumer-id"], "authorization" in headers) == ("alice", "7", False)
+    for path in ("/write", "/secured"):
+        sent = call(app, path=path)
+        challenge = dict(sent[0]["headers"])[b"www-authenticate"].decode()
+        assert (status(sent), 'scope="' in challenge) == (403, True), challenge
+        assert json.loads(sent[1]["body"])["error"] == "insufficient_scope"
+    assert "api:write" in challenge
+    assert json.loads(call(app, path="/both")[1]["body"]) == "cache"
+    sent = call(app, path="/read", token=None)
+    assert (status(sent), json.loads(sent[1]["body"])["error_description"]) == (401, "The access token is missing")
+    document = app.openapi()
+    scheme = document["components"]["securitySchemes"]["Tokenward"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert re.search("Tokenward", json.dumps(document["paths"]["/write"]["get"]["security"]))
+
+
+def test_a_fastapi_application_without_an_introspector_lets_nobody_in():
+    app = FastAPI()
+
+    @app.get("/")
+    async def read(caller: Annotated[Allow, Depends(require())]):
+        return None
+
+    with pytest.raises(RuntimeError, match="install"):
+        call(app)
