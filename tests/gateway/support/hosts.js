@@ -38,7 +38,11 @@ const SKIPPED = {
       'starts new workers for a reload, and they know no answer yet: tests/nginx reloads',
     [CONNECTION]: 'passes on what Connection lists, all of it',
   },
-  openresty: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
+  openresty: {
+    ...each(RELOAD, NO_RELOAD),
+    ...each(UPGRADE, NO_UPGRADE),
+    [CONNECTION]: 'passes on what Connection lists, all of it',
+  },
   python: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
   node: { ...each(ADMIN, NO_ADMIN), ...each(RELOAD, NO_RELOAD), ...each(UPGRADE, NO_UPGRADE) },
 };
