@@ -59,6 +59,11 @@
 #define TOKENWARD_ABI_VERSION (1 << 16)
 
 /**
+ * How many numbers of `tokenward_snapshot_numbers` are gauges: the last ones. All others only grow.
+ */
+#define TOKENWARD_SNAPSHOT_GAUGES 4
+
+/**
  * What a fallible function answers. Outputs are written with TOKENWARD_OK alone. New numbers may be added; none is reused.
  */
 typedef enum tokenward_result {
@@ -433,6 +438,60 @@ typedef struct tokenward_problem {
 } tokenward_problem;
 
 /**
+ * A header line: name and value, without line ends. Frozen.
+ */
+typedef struct tokenward_header {
+  /**
+   * The name, in any case.
+   */
+  struct tokenward_str name;
+  /**
+   * The value.
+   */
+  struct tokenward_str value;
+} tokenward_header;
+
+/**
+ * A request as the client sent it. Set all of it to zero, then `struct_size` to `sizeof(tokenward_request)`, then what there is.
+ * It grows at the end only.
+ */
+typedef struct tokenward_request {
+  /**
+   * `sizeof(tokenward_request)`.
+   */
+  size_t struct_size;
+  /**
+   * `GET`
+   */
+  struct tokenward_str method;
+  /**
+   * The request target as received, not decoded: `/path?query`, absolute form, `*`, or the `:path` of HTTP/2.
+   */
+  struct tokenward_str target;
+  /**
+   * Every header line, in the order received, without pseudo-headers.
+   */
+  const struct tokenward_header *headers;
+  /**
+   * How many there are.
+   */
+  size_t headers_len;
+  /**
+   * Names of the trailer fields, as far as they are known. Those that come later: `tokenward_is_managed`.
+   */
+  const struct tokenward_str *trailers;
+  /**
+   * How many there are.
+   */
+  size_t trailers_len;
+  /**
+   * The body, if it was read because `tokenward_needs_body` asked for it; else `data` is NULL. Of a body longer than
+   * `tokenward_body_bytes`, one byte more than that, or all of it: it is then not searched.
+   */
+  struct tokenward_str body;
+} tokenward_request;
+
+/**
  * How a document is read. Set all of it to zero, then `struct_size` to `sizeof(tokenward_source)`, then `text` and what there is of the
  * rest. It grows at the end only.
  */
@@ -502,60 +561,6 @@ typedef struct tokenward_options {
    */
   uint32_t log_lines;
 } tokenward_options;
-
-/**
- * A header line: name and value, without line ends. Frozen.
- */
-typedef struct tokenward_header {
-  /**
-   * The name, in any case.
-   */
-  struct tokenward_str name;
-  /**
-   * The value.
-   */
-  struct tokenward_str value;
-} tokenward_header;
-
-/**
- * A request as the client sent it. Set all of it to zero, then `struct_size` to `sizeof(tokenward_request)`, then what there is.
- * It grows at the end only.
- */
-typedef struct tokenward_request {
-  /**
-   * `sizeof(tokenward_request)`.
-   */
-  size_t struct_size;
-  /**
-   * `GET`
-   */
-  struct tokenward_str method;
-  /**
-   * The request target as received, not decoded: `/path?query`, absolute form, `*`, or the `:path` of HTTP/2.
-   */
-  struct tokenward_str target;
-  /**
-   * Every header line, in the order received, without pseudo-headers.
-   */
-  const struct tokenward_header *headers;
-  /**
-   * How many there are.
-   */
-  size_t headers_len;
-  /**
-   * Names of the trailer fields, as far as they are known. Those that come later: `tokenward_is_managed`.
-   */
-  const struct tokenward_str *trailers;
-  /**
-   * How many there are.
-   */
-  size_t trailers_len;
-  /**
-   * The body, if it was read because `tokenward_needs_body` asked for it; else `data` is NULL. Of a body longer than
-   * `tokenward_body_bytes`, one byte more than that, or all of it: it is then not searched.
-   */
-  struct tokenward_str body;
-} tokenward_request;
 
 /**
  * A moment on two clocks, in microseconds. Frozen.
@@ -726,6 +731,24 @@ void tokenward_error_free(struct tokenward_error *error);
  */
 bool tokenward_is_managed(const char *name,
                           size_t name_len);
+
+/**
+ * The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it. Too short to tell
+ * tokens apart for certain.
+ *
+ * introspector: the introspector.
+ * policy: the policy of the request, or NULL for the configuration's own.
+ * request: what the client sent; read during the call.
+ * digits: where the digits go: 8 bytes, without a NUL.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_ABSENT if no well-formed token is presented; or what is wrong with an argument.
+ *
+ * Threads: any, also at once.
+ */
+enum tokenward_result tokenward_fingerprint(const struct tokenward_introspector *introspector,
+                                            const struct tokenward_policy *policy,
+                                            const struct tokenward_request *request,
+                                            char *digits);
 
 /**
  * Reads and checks a configuration and its consumers. Secrets by environment and file are read now.
@@ -1515,6 +1538,28 @@ enum tokenward_result tokenward_decision_claim_at(const struct tokenward_decisio
                                                   struct tokenward_str *json);
 
 /**
+ * A claim as one header value, encoded as that of `X-Credential-*` would be under a policy: for logs and templates, and safe in a
+ * header. An array that the policy sends as several lines is compact JSON here.
+ *
+ * decision: the decision.
+ * introspector: the introspector.
+ * policy: the policy of the request, or NULL for the configuration's own.
+ * name, name_len: the claim's name.
+ * value: where the value goes; it lives as long as the decision.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_ABSENT where there is no such claim, it counts as absent or is over `limits.header_bytes`, and for a
+ * refusal; or what is wrong with an argument.
+ *
+ * Threads: one at a time.
+ */
+enum tokenward_result tokenward_decision_claim_value(const struct tokenward_decision *decision,
+                                                     const struct tokenward_introspector *introspector,
+                                                     const struct tokenward_policy *policy,
+                                                     const char *name,
+                                                     size_t name_len,
+                                                     struct tokenward_str *value);
+
+/**
  * Why a request is denied.
  *
  * decision: the decision; NULL is TOKENWARD_REASON_INTERNAL.
@@ -1623,6 +1668,36 @@ enum tokenward_result tokenward_snapshot_latency(const struct tokenward_snapshot
                                                  size_t bucket,
                                                  uint64_t *bound_ms,
                                                  uint64_t *value);
+
+/**
+ * The snapshot as numbers, for hosts that add up what several processes counted: their sums, one by one, are the numbers of all
+ * processes together, and go to `tokenward_snapshot_of_numbers`. Order and number are those of this version of the library.
+ *
+ * snapshot: the snapshot.
+ * numbers: where the array goes; it lives as long as the snapshot.
+ * count: how many there are.
+ *
+ * Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+ *
+ * Threads: one at a time.
+ */
+enum tokenward_result tokenward_snapshot_numbers(const struct tokenward_snapshot *snapshot,
+                                                 const uint64_t **numbers,
+                                                 size_t *count);
+
+/**
+ * Makes a snapshot of numbers.
+ *
+ * numbers, count: as many as `tokenward_snapshot_numbers` gives.
+ * snapshot: where the snapshot goes; free it with `tokenward_snapshot_free`.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_INVALID_ARGUMENT for another number of them; TOKENWARD_NULL_POINTER.
+ *
+ * Threads: any.
+ */
+enum tokenward_result tokenward_snapshot_of_numbers(const uint64_t *numbers,
+                                                    size_t count,
+                                                    struct tokenward_snapshot **snapshot);
 
 /**
  * The counters as Prometheus text (exposition format 0.0.4).

@@ -395,6 +395,22 @@ impl<'w> Writer<'w> {
     }
 }
 
+/// A claim as one header value: of an array that would be several lines, compact JSON. None for what counts as absent, and for
+/// what is too long.
+pub(crate) fn value(json: &str, writing: &Writing, limit: usize) -> Option<String> {
+    let joined = || if writing.array_format == ArrayFormat::Comma { comma_separated(json) } else { None };
+    let text = match json.as_bytes().first()? {
+        b'[' => joined().unwrap_or_else(|| compact(json)),
+        b'{' => compact(json),
+        _ => match scalar(json, writing.header_encoding)? {
+            Value::Part(text) => text.to_owned(),
+            Value::Own(text) => text.into_owned(),
+            Value::Is(is) => is.to_string(),
+        },
+    };
+    (text.len() <= limit).then_some(text)
+}
+
 /// None for what counts as absent: `null` and the empty string.
 fn scalar(json: &str, encoding: HeaderEncoding) -> Option<Value<'_>> {
     match json.as_bytes().first()? {

@@ -141,6 +141,58 @@ impl Snapshot {
         self.denied.iter().find(|(one, _)| *one == reason).map_or(0, |(_, count)| *count)
     }
 
+    /// How many [`numbers`](Self::numbers) are gauges: the last ones.
+    pub const GAUGES: usize = 4;
+
+    /// All of it as numbers, for hosts that add up what several processes counted: sums of them, one by one, are the
+    /// numbers of all processes together. All but the last [`GAUGES`](Self::GAUGES) only grow. Order and number are those
+    /// of this version of the library.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<u64> {
+        let counters = [
+            self.hits,
+            self.negative_hits,
+            self.misses,
+            self.waits,
+            self.introspections,
+            self.values_left_out,
+            self.bodies_not_searched,
+            self.allowed,
+            self.evictions,
+            u64::try_from(self.latency_sum.as_micros()).unwrap_or(u64::MAX),
+        ];
+        let gauges = [self.entries, self.negative_entries, self.bytes, self.in_flight];
+        let denied = Reason::ALL.iter().map(|reason| self.denied(*reason));
+        let latency = (0..BUCKETS).map(|bucket| self.latency.get(bucket).copied().unwrap_or(0));
+        counters.into_iter().chain(denied).chain(latency).chain(gauges.map(|gauge| gauge as u64)).collect()
+    }
+
+    /// The snapshot of [`numbers`](Self::numbers); none if they are not as many.
+    #[must_use]
+    pub fn of_numbers(numbers: &[u64]) -> Option<Self> {
+        let mut numbers = numbers.iter().copied();
+        let mut next = || numbers.next();
+        let snapshot = Self {
+            hits: next()?,
+            negative_hits: next()?,
+            misses: next()?,
+            waits: next()?,
+            introspections: next()?,
+            values_left_out: next()?,
+            bodies_not_searched: next()?,
+            allowed: next()?,
+            evictions: next()?,
+            latency_sum: Duration::from_micros(next()?),
+            denied: Reason::ALL.iter().map(|reason| Some((*reason, next()?))).collect::<Option<_>>()?,
+            latency: (0..BUCKETS).map(|_| next()).collect::<Option<_>>()?,
+            entries: usize::try_from(next()?).unwrap_or(usize::MAX),
+            negative_entries: usize::try_from(next()?).unwrap_or(usize::MAX),
+            bytes: usize::try_from(next()?).unwrap_or(usize::MAX),
+            in_flight: usize::try_from(next()?).unwrap_or(usize::MAX),
+        };
+        next().is_none().then_some(snapshot)
+    }
+
     /// The counters as Prometheus text (exposition format 0.0.4).
     #[must_use]
     pub fn prometheus(&self) -> String {
@@ -195,6 +247,21 @@ fn header(text: &mut String, name: &str, kind: &str, help: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_snapshot_is_made_of_its_numbers_again() {
+        let count = Snapshot::default().numbers().len() as u64;
+        let numbers: Vec<u64> = (1..=count).collect();
+        let snapshot = Snapshot::of_numbers(&numbers).unwrap();
+        assert_eq!(snapshot.numbers(), numbers);
+        assert_eq!(snapshot.hits, 1);
+        assert_eq!(snapshot.in_flight as u64, count);
+        assert_eq!(Snapshot::of_numbers(&numbers[1..]), None);
+        assert_eq!(Snapshot::of_numbers(&[numbers.clone(), vec![0]].concat()), None);
+        let stats = Stats::default();
+        stats.answered(3000);
+        assert_eq!(Snapshot::of_numbers(&stats.snapshot().numbers()).unwrap(), stats.snapshot());
+    }
 
     #[test]
     fn a_latency_falls_into_one_bucket() {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tokenward_core::{Allow, Decision, Deny, Identity, Source};
 
 use crate::guard::{Out, Outcome, borrow, guard, guard_or, optional};
-use crate::introspector::tokenward_consumer;
+use crate::introspector::{tokenward_consumer, tokenward_introspector, tokenward_policy};
 use crate::result::tokenward_result;
 use crate::text::{Call, first, tokenward_header, tokenward_str};
 
@@ -351,6 +351,41 @@ pub unsafe extern "C" fn tokenward_decision_claim_at(
         let pointer = call.text(pointer, pointer_len)?;
         let value = allow.claims().and_then(|claims| claims.pointer(pointer));
         json.set(tokenward_str::of(value.ok_or(tokenward_result::TOKENWARD_ABSENT)?));
+        Ok(())
+    })
+}
+
+/// A claim as one header value, encoded as that of `X-Credential-*` would be under a policy: for logs and templates, and safe in a
+/// header. An array that the policy sends as several lines is compact JSON here.
+///
+/// decision: the decision.
+/// introspector: the introspector.
+/// policy: the policy of the request, or NULL for the configuration's own.
+/// name, name_len: the claim's name.
+/// value: where the value goes; it lives as long as the decision.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_ABSENT where there is no such claim, it counts as absent or is over `limits.header_bytes`, and for a
+/// refusal; or what is wrong with an argument.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_decision_claim_value(
+    decision: *const tokenward_decision,
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    name: *const c_char,
+    name_len: usize,
+    value: *mut tokenward_str,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, strings and outputs.
+        let (found, introspector, policy, call, value) =
+            unsafe { (allow(decision), borrow(introspector)?, optional(policy), Call::new(), Out::new(value)?) };
+        let (decision, allow) = found?;
+        let name = call.text(name, name_len)?;
+        let policy = policy.map(|policy| &policy.core);
+        let text = allow.claims().and_then(|claims| introspector.core.claim_value(policy, claims, name));
+        value.set(decision.keep(text.ok_or(tokenward_result::TOKENWARD_ABSENT)?));
         Ok(())
     })
 }

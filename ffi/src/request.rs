@@ -5,7 +5,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokenward_core::{Failure, Now, Reply, Request, is_managed};
 
-use crate::guard::{Outcome, guard_or};
+use crate::guard::{Out, Outcome, borrow, guard, guard_or, optional};
+use crate::introspector::{tokenward_introspector, tokenward_policy};
 use crate::result::tokenward_result;
 use crate::sized::Grows;
 use crate::text::{Call, Lines, tokenward_header, tokenward_str};
@@ -110,6 +111,43 @@ pub unsafe extern "C" fn tokenward_is_managed(name: *const std::ffi::c_char, nam
         // SAFETY: the header's rule for strings passed in.
         let call = unsafe { Call::new() };
         call.slice(name.cast(), name_len).map_or(true, is_managed)
+    })
+}
+
+/// The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it. Too short to tell
+/// tokens apart for certain.
+///
+/// introspector: the introspector.
+/// policy: the policy of the request, or NULL for the configuration's own.
+/// request: what the client sent; read during the call.
+/// digits: where the digits go: 8 bytes, without a NUL.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_ABSENT if no well-formed token is presented; or what is wrong with an argument.
+///
+/// Threads: any, also at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_fingerprint(
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    request: *const tokenward_request,
+    digits: *mut std::ffi::c_char,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles, structs, strings and outputs.
+        let (introspector, policy, request, digits, call) = unsafe {
+            (
+                borrow(introspector)?,
+                optional(policy),
+                borrow(request)?,
+                Out::new(digits.cast::<[u8; 8]>())?,
+                Call::new(),
+            )
+        };
+        let policy = policy.map(|policy| &policy.core);
+        let found = request.read(call, |request| introspector.core.fingerprint(policy, request))?;
+        let found = found.and_then(|text| <[u8; 8]>::try_from(text.as_bytes()).ok());
+        digits.set(found.ok_or(tokenward_result::TOKENWARD_ABSENT)?);
+        Ok(())
     })
 }
 

@@ -7,12 +7,13 @@ use tokenward_core::{LATENCY_BOUNDS_MS, Snapshot};
 use crate::guard::{Out, borrow, give, guard, take};
 use crate::introspector::tokenward_introspector;
 use crate::result::{reason_of, tokenward_result};
-use crate::text::tokenward_str;
+use crate::text::{Call, first, tokenward_str};
 
 /// The counters at a moment.
 pub struct tokenward_snapshot {
     core: Snapshot,
     text: OnceCell<String>,
+    numbers: OnceCell<Vec<u64>>,
 }
 
 /// The counters of a snapshot. All but the last five only grow. New ones may be added.
@@ -63,7 +64,11 @@ pub unsafe extern "C" fn tokenward_snapshot_new(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let (introspector, snapshot) = unsafe { (borrow(introspector)?, Out::new(snapshot)?) };
-        snapshot.set(give(tokenward_snapshot { core: introspector.core.snapshot(), text: OnceCell::new() }));
+        snapshot.set(give(tokenward_snapshot {
+            core: introspector.core.snapshot(),
+            text: OnceCell::new(),
+            numbers: OnceCell::new(),
+        }));
         Ok(())
     })
 }
@@ -153,6 +158,59 @@ pub unsafe extern "C" fn tokenward_snapshot_latency(
         let count = snapshot.core.latency.get(bucket).ok_or(tokenward_result::TOKENWARD_ABSENT)?;
         bound_ms.set(LATENCY_BOUNDS_MS.get(bucket).copied().unwrap_or(u64::MAX));
         value.set(*count);
+        Ok(())
+    })
+}
+
+/// How many numbers of `tokenward_snapshot_numbers` are gauges: the last ones. All others only grow.
+pub const TOKENWARD_SNAPSHOT_GAUGES: usize = 4;
+
+/// The snapshot as numbers, for hosts that add up what several processes counted: their sums, one by one, are the numbers of all
+/// processes together, and go to `tokenward_snapshot_of_numbers`. Order and number are those of this version of the library.
+///
+/// snapshot: the snapshot.
+/// numbers: where the array goes; it lives as long as the snapshot.
+/// count: how many there are.
+///
+/// Returns: TOKENWARD_OK, or TOKENWARD_NULL_POINTER.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_snapshot_numbers(
+    snapshot: *const tokenward_snapshot,
+    numbers: *mut *const u64,
+    count: *mut usize,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles and outputs.
+        let (snapshot, numbers, count) = unsafe { (borrow(snapshot)?, Out::new(numbers)?, Out::new(count)?) };
+        let all = snapshot.numbers.get_or_init(|| snapshot.core.numbers());
+        numbers.set(first(all));
+        count.set(all.len());
+        Ok(())
+    })
+}
+
+/// Makes a snapshot of numbers.
+///
+/// numbers, count: as many as `tokenward_snapshot_numbers` gives.
+/// snapshot: where the snapshot goes; free it with `tokenward_snapshot_free`.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_INVALID_ARGUMENT for another number of them; TOKENWARD_NULL_POINTER.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_snapshot_of_numbers(
+    numbers: *const u64,
+    count: usize,
+    snapshot: *mut *mut tokenward_snapshot,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for arrays and outputs.
+        let (call, snapshot) = unsafe { (Call::new(), Out::new(snapshot)?) };
+        let core = Snapshot::of_numbers(call.slice(numbers, count)?);
+        let core = core.ok_or(tokenward_result::TOKENWARD_INVALID_ARGUMENT)?;
+        snapshot.set(give(tokenward_snapshot { core, text: OnceCell::new(), numbers: OnceCell::new() }));
         Ok(())
     })
 }

@@ -7,6 +7,7 @@ void
 topic_decisions(void)
 {
     bool                       needed = false;
+    char                       digits[8];
     size_t                     count = 9;
     int64_t                    expires = 0;
     tokenward_str              s;
@@ -70,6 +71,10 @@ topic_decisions(void)
     CHECK(tokenward_decision_claim_text(decision, "sub", 3, &s) == TOKENWARD_OK);
     CHECK(s.len == 4 && memcmp(s.data, "a\0\"b", 4) == 0);
     CHECK(tokenward_decision_claim_at(decision, "/realm/roles/1", 14, &s) == TOKENWARD_OK && is(s, "20"));
+    CHECK(tokenward_decision_claim_value(decision, introspector, NULL, "sub", 3, &s) == TOKENWARD_OK);
+    CHECK(is(s, "UTF-8''a%00%22b"));
+    CHECK(tokenward_fingerprint(introspector, NULL, &request, digits) == TOKENWARD_OK);
+    CHECK(memcmp(digits, "ba7816bf", 8) == 0);
     CHECK(tokenward_decision_claim_at(decision, "", 0, &s) == TOKENWARD_OK && s.len > 80 && s.data[0] == '{');
     CHECK(tokenward_decision_expires_us(decision, &expires) == TOKENWARD_OK && expires == 1700000060500000);
     tokenward_step_free(step);

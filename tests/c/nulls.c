@@ -76,6 +76,9 @@ objects_that_are_not_there(void)
     NULL_POINTER(tokenward_snapshot_denied(NULL, 1100, &n));
     NULL_POINTER(tokenward_snapshot_latency(NULL, 0, &n, &n));
     NULL_POINTER(tokenward_snapshot_prometheus(NULL, &s));
+    NULL_POINTER(tokenward_snapshot_numbers(NULL, POISON(const uint64_t *), POISON(size_t)));
+    NULL_POINTER(tokenward_snapshot_of_numbers(NULL, 1, &snapshot));
+    NULL_POINTER(tokenward_snapshot_of_numbers(&n, 1, NULL));
     CHECK(tokenward_line_level(NULL) == TOKENWARD_LEVEL_ERROR);
     CHECK(tokenward_line_reason(NULL) == 0);
     NULL_POINTER(tokenward_line_message(NULL, &s));
@@ -98,6 +101,8 @@ objects_that_are_not_there(void)
     NULL_POINTER(tokenward_decision_claim(NULL, "a", 1, &s));
     NULL_POINTER(tokenward_decision_claim_text(NULL, "a", 1, &s));
     NULL_POINTER(tokenward_decision_claim_at(NULL, "/a", 2, &s));
+    NULL_POINTER(tokenward_decision_claim_value(NULL, NULL, NULL, "a", 1, &s));
+    NULL_POINTER(tokenward_fingerprint(NULL, NULL, NULL, POISON(char)));
     NULL_POINTER(tokenward_decision_refusal_headers(NULL, &headers, &count));
     NULL_POINTER(tokenward_decision_refusal_body(NULL, &s));
 
@@ -196,6 +201,9 @@ outputs_that_are_not_there(void)
     NULL_POINTER(tokenward_decision_claim(decision, NULL, 3, &s));
     NULL_POINTER(tokenward_decision_claim_text(decision, "sub", 3, NULL));
     NULL_POINTER(tokenward_decision_claim_at(decision, "/sub", 4, NULL));
+    NULL_POINTER(tokenward_decision_claim_value(decision, introspector, NULL, "sub", 3, NULL));
+    NULL_POINTER(tokenward_decision_claim_value(decision, NULL, NULL, "sub", 3, &s));
+    NULL_POINTER(tokenward_decision_claim_value(decision, introspector, NULL, NULL, 3, &s));
     consumer = tokenward_decision_consumer(decision);
     NULL_POINTER(tokenward_consumer_id(consumer, NULL));
     NULL_POINTER(tokenward_consumer_username(consumer, NULL));

@@ -100,6 +100,7 @@ topic_outputs(void)
     FAILS(tokenward_decision_claim(decision, "\xff", 1, &s), TOKENWARD_NOT_UTF8, s);
     FAILS(tokenward_decision_claim_text(decision, "exp", 3, &s), TOKENWARD_ABSENT, s);
     FAILS(tokenward_decision_claim_at(decision, "sub", 3, &s), TOKENWARD_ABSENT, s);
+    FAILS(tokenward_decision_claim_value(decision, introspector, NULL, "none", 4, &s), TOKENWARD_ABSENT, s);
     FAILS(tokenward_decision_refusal_body(decision, &s), TOKENWARD_ABSENT, s);
     FAILS(tokenward_decision_refusal_headers(decision, &headers, &count), TOKENWARD_ABSENT, headers);
     FAILS(tokenward_consumer_custom_id(tokenward_decision_consumer(decision), &s), TOKENWARD_ABSENT, s);

@@ -6,11 +6,12 @@
 void
 topic_stats(void)
 {
-    size_t                   bucket;
-    uint64_t                 value = 0, bound = 0, sum = 0;
+    size_t                   bucket, i, count = 0;
+    uint64_t                 value = 0, bound = 0, sum = 0, twice[100];
+    const uint64_t          *numbers = NULL;
     tokenward_str            s;
     tokenward_step          *step;
-    tokenward_snapshot      *snapshot = NULL;
+    tokenward_snapshot      *snapshot = NULL, *sums = NULL;
     tokenward_introspector  *introspector = introspector_of(NULL);
 
     step = begin(introspector, "abc");
@@ -34,6 +35,16 @@ topic_stats(void)
         sum += value;
     }
     CHECK(bucket == 12 && bound == UINT64_MAX && sum == 2);
+    CHECK(tokenward_snapshot_numbers(snapshot, &numbers, &count) == TOKENWARD_OK && count > 20);
+    for (i = 0; i < count && i < 100; i++) {
+        twice[i] = numbers[i] * 2;
+    }
+    CHECK(tokenward_snapshot_of_numbers(twice, count - 1, &sums) == TOKENWARD_INVALID_ARGUMENT);
+    CHECK(tokenward_snapshot_of_numbers(twice, count, &sums) == TOKENWARD_OK);
+    CHECK(tokenward_snapshot_counter(sums, TOKENWARD_COUNTER_HITS, &value) == TOKENWARD_OK && value == 4);
+    CHECK(tokenward_snapshot_counter(sums, TOKENWARD_COUNTER_ENTRIES, &value) == TOKENWARD_OK && value == 2);
+    CHECK(numbers[count - TOKENWARD_SNAPSHOT_GAUGES] == 1);
+    tokenward_snapshot_free(sums);
     CHECK(tokenward_snapshot_prometheus(snapshot, &s) == TOKENWARD_OK);
     CHECK(s.len > 1000 && memcmp(s.data, "# HELP tokenward_", 17) == 0);
     tokenward_snapshot_free(snapshot);

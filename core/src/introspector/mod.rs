@@ -16,7 +16,7 @@ use crate::config::{Config, ConfigError, Policy, Problem, Profile};
 use crate::consumer::{Consumers, Identity};
 use crate::decision::{Allow, Decision, Deny, Grant, Reason, Seconds, Source};
 use crate::flight::Slots;
-use crate::headers::Set;
+use crate::headers::{self, Set};
 use crate::hide::{Fields, Hidden};
 use crate::log::{Level, Log, Record, Throttle, fingerprint};
 use crate::outbound::Question;
@@ -181,6 +181,29 @@ impl Introspector {
     #[must_use]
     pub fn config(&self) -> Config {
         self.inner.state.load().config.clone()
+    }
+
+    /// A claim of an allow as one header value, encoded as that of `X-Credential-*` would be under this policy, the document's
+    /// own if there is none: for hosts that show claims in logs or templates. An array that a policy sends as several lines is
+    /// compact JSON here. None for what counts as absent, and for what is over `limits.header_bytes`.
+    #[must_use]
+    pub fn claim_value(&self, policy: Option<&Policy>, claims: &Claims, name: &str) -> Option<String> {
+        let state = self.inner.state.load();
+        let rules = &*policy.unwrap_or(&state.config.policy).0;
+        headers::value(claims.value(name)?, &rules.writing, state.config.settings.header_bytes)
+    }
+
+    /// The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it, and
+    /// too short to tell tokens apart for certain. None if it presents none that is well-formed.
+    #[must_use]
+    pub fn fingerprint(&self, policy: Option<&Policy>, request: &Request<'_>) -> Option<String> {
+        let state = self.inner.state.load();
+        let policy = policy.unwrap_or(&state.config.policy);
+        let fields = Fields::scan(request, policy.0.profile == Profile::Kong);
+        match &token::read(request, &fields.authorization, &reading(&state.config, policy)).presented {
+            Presented::Token(token) if token::is_b64token(token.bytes()) => Some(fingerprint(token.bytes())),
+            _ => None,
+        }
     }
 
     /// Replaces the directory of consumers at once, for every decision from now on.
