@@ -94,7 +94,7 @@ function _M.bound()
         ctx.tokenward_failure = "too_long"
     end
     if ctx.tokenward_failure then
-        ngx.arg[1] = ""
+        ngx.arg[1] = nil
     end
 end
 

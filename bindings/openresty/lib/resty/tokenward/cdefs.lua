@@ -98,6 +98,20 @@ typedef struct tokenward_problem {
   struct tokenward_str path;
   struct tokenward_str message;
 } tokenward_problem;
+typedef struct tokenward_header {
+  struct tokenward_str name;
+  struct tokenward_str value;
+} tokenward_header;
+typedef struct tokenward_request {
+  size_t struct_size;
+  struct tokenward_str method;
+  struct tokenward_str target;
+  const struct tokenward_header *headers;
+  size_t headers_len;
+  const struct tokenward_str *trailers;
+  size_t trailers_len;
+  struct tokenward_str body;
+} tokenward_request;
 typedef struct tokenward_source {
   size_t struct_size;
   struct tokenward_str text;
@@ -115,20 +129,6 @@ typedef struct tokenward_options {
   uint32_t log_level;
   uint32_t log_lines;
 } tokenward_options;
-typedef struct tokenward_header {
-  struct tokenward_str name;
-  struct tokenward_str value;
-} tokenward_header;
-typedef struct tokenward_request {
-  size_t struct_size;
-  struct tokenward_str method;
-  struct tokenward_str target;
-  const struct tokenward_header *headers;
-  size_t headers_len;
-  const struct tokenward_str *trailers;
-  size_t trailers_len;
-  struct tokenward_str body;
-} tokenward_request;
 typedef struct tokenward_time {
   uint64_t wall_us;
   uint64_t monotonic_us;
@@ -152,6 +152,7 @@ size_t tokenward_error_count(const struct tokenward_error *error);
 int32_t tokenward_error_at(const struct tokenward_error *error, size_t index, struct tokenward_problem *problem);
 void tokenward_error_free(struct tokenward_error *error);
 bool tokenward_is_managed(const char *name, size_t name_len);
+int32_t tokenward_fingerprint(const struct tokenward_introspector *introspector, const struct tokenward_policy *policy, const struct tokenward_request *request, char *digits);
 int32_t tokenward_document_new(const struct tokenward_source *source, struct tokenward_document **document, struct tokenward_error **error);
 size_t tokenward_document_warning_count(const struct tokenward_document *document);
 int32_t tokenward_document_warning_at(const struct tokenward_document *document, size_t index, struct tokenward_problem *problem);
@@ -211,6 +212,7 @@ int32_t tokenward_decision_expires_us(const struct tokenward_decision *decision,
 int32_t tokenward_decision_claim(const struct tokenward_decision *decision, const char *name, size_t name_len, struct tokenward_str *json);
 int32_t tokenward_decision_claim_text(const struct tokenward_decision *decision, const char *name, size_t name_len, struct tokenward_str *text);
 int32_t tokenward_decision_claim_at(const struct tokenward_decision *decision, const char *pointer, size_t pointer_len, struct tokenward_str *json);
+int32_t tokenward_decision_claim_value(const struct tokenward_decision *decision, const struct tokenward_introspector *introspector, const struct tokenward_policy *policy, const char *name, size_t name_len, struct tokenward_str *value);
 uint32_t tokenward_decision_reason(const struct tokenward_decision *decision);
 uint32_t tokenward_decision_status(const struct tokenward_decision *decision);
 int32_t tokenward_decision_refusal_headers(const struct tokenward_decision *decision, const struct tokenward_header **headers, size_t *count);
@@ -219,6 +221,8 @@ int32_t tokenward_snapshot_new(const struct tokenward_introspector *introspector
 int32_t tokenward_snapshot_counter(const struct tokenward_snapshot *snapshot, uint32_t counter, uint64_t *value);
 int32_t tokenward_snapshot_denied(const struct tokenward_snapshot *snapshot, uint32_t reason, uint64_t *value);
 int32_t tokenward_snapshot_latency(const struct tokenward_snapshot *snapshot, size_t bucket, uint64_t *bound_ms, uint64_t *value);
+int32_t tokenward_snapshot_numbers(const struct tokenward_snapshot *snapshot, const uint64_t **numbers, size_t *count);
+int32_t tokenward_snapshot_of_numbers(const uint64_t *numbers, size_t count, struct tokenward_snapshot **snapshot);
 int32_t tokenward_snapshot_prometheus(const struct tokenward_snapshot *snapshot, struct tokenward_str *text);
 void tokenward_snapshot_free(struct tokenward_snapshot *snapshot);
 int32_t tokenward_next_log(const struct tokenward_introspector *introspector, struct tokenward_line **line);

@@ -68,7 +68,7 @@ return function(lib, is_direct)
     grow(0)
 
 
-    -- Header lines as they came. Tells whether there may be a body.
+    -- Header lines as they came. Tells whether they speak of a body; with HTTP/2 there may be one without that.
     local fill_headers
     if is_direct then
         function fill_headers(r)
@@ -155,7 +155,7 @@ return function(lib, is_direct)
         set(request.method, method)
         set(request.target, target)
         request.body.data, request.body.len = nil, 0
-        return has_body or (method ~= "GET" and method ~= "HEAD") or (http_version() or 2) >= 2
+        return has_body or (method ~= "GET" and method ~= "HEAD")
     end
 
 
@@ -273,6 +273,8 @@ return function(lib, is_direct)
 
     -- Answers the current request with a refusal, and ends it.
     function _M.refuse(decision)
+        -- A client that asks whether to send its body is told no.
+        clear_header("Expect")
         local status = tonumber(lib.tokenward_decision_status(decision))
         ngx.status = status ~= 0 and status or 500
         if lib.tokenward_decision_refusal_headers(decision, headers_out, count_out) == OK then

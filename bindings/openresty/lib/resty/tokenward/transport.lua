@@ -133,6 +133,19 @@ function _M.lines(headers)
 end
 
 
+-- nginx does not say whether it was the connection or TLS that failed: whether a connection can be made tells.
+local function connects(url)
+    local _, host, port = split(url)
+    local socket = ngx.socket.tcp()
+    socket:settimeout(1000)
+    local ok, err = socket:connect(host, port)
+    if ok then
+        socket:close()
+    end
+    return ok or not (err == "connection refused" or err == "timeout")
+end
+
+
 -- By an internal location, which `resty.tokenward.capture` serves.
 function _M.by_capture(location)
     return function(call)
@@ -143,8 +156,12 @@ function _M.by_capture(location)
             ngx.log(ngx.ERR, "tokenward: the location ", location, " does not call resty.tokenward.capture")
             return nil, "connect"
         end
-        if seen.tokenward_failure then
-            return nil, seen.tokenward_failure
+        local failure = seen.tokenward_failure
+        if failure == "connect" and call.url:sub(1, 6) == "https:" and connects(call.url) then
+            failure = "tls"
+        end
+        if failure then
+            return nil, failure
         end
         if answer.truncated then
             return nil, "cut_off"
