@@ -14,7 +14,7 @@ use crate::text::{Call, first, tokenward_header, tokenward_str};
 
 /// What becomes of a request: it goes on with exact edits, or the client gets an exact answer.
 pub struct tokenward_decision {
-    core: Decision,
+    pub(crate) core: Decision,
     /// Made when C first looks: a decision that is only asked for its outcome costs nothing more.
     views: OnceCell<Box<Views>>,
 }
@@ -147,7 +147,7 @@ pub unsafe extern "C" fn tokenward_decision_remove(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), names, count) = unsafe { (allow(decision)?, Out::new(names)?, Out::new(count)?) };
-        let all = decision.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect());
+        let all = decision.names_to_remove(allow);
         names.set(first(all));
         count.set(all.len());
         Ok(())
@@ -172,12 +172,7 @@ pub unsafe extern "C" fn tokenward_decision_set(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), headers, count) = unsafe { (allow(decision)?, Out::new(headers)?, Out::new(count)?) };
-        let all = decision.views().set.get_or_init(|| {
-            let mut all = SmallVec::new();
-            // From within: this iterator asked for one after the other costs three times as much.
-            allow.edits().set().for_each(|(name, value)| all.push(tokenward_header::of(name, value)));
-            all
-        });
+        let all = decision.lines_to_set(allow);
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -244,8 +239,7 @@ pub unsafe extern "C" fn tokenward_decision_response_headers(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), headers, count) = unsafe { (allow(decision)?, Out::new(headers)?, Out::new(count)?) };
-        let lines = || allow.response_headers().map(|(name, value)| tokenward_header::of(name, value));
-        let all = decision.views().answer.get_or_init(|| lines().collect());
+        let all = decision.answer_lines(allow.response_headers());
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -446,8 +440,7 @@ pub unsafe extern "C" fn tokenward_decision_refusal_headers(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, deny), headers, count) = unsafe { (deny(decision)?, Out::new(headers)?, Out::new(count)?) };
-        let lines = || deny.headers().map(|(name, value)| tokenward_header::of(name, value));
-        let all = decision.views().answer.get_or_init(|| lines().collect());
+        let all = decision.answer_lines(deny.headers());
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -479,6 +472,26 @@ impl tokenward_decision {
     #[inline]
     pub(crate) fn new(core: Decision) -> Self {
         Self { core, views: OnceCell::new() }
+    }
+
+    /// Made when C first looks.
+    pub(crate) fn lines_to_set(&self, allow: &Allow) -> &[tokenward_header] {
+        self.views().set.get_or_init(|| {
+            let mut all = SmallVec::new();
+            // From within: this iterator asked for one after the other costs three times as much.
+            allow.edits().set().for_each(|(name, value)| all.push(tokenward_header::of(name, value)));
+            all
+        })
+    }
+
+    /// Likewise.
+    pub(crate) fn names_to_remove(&self, allow: &Allow) -> &[tokenward_str] {
+        self.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect())
+    }
+
+    /// Likewise: those of an allow, or of a refusal.
+    pub(crate) fn answer_lines<'a>(&self, lines: impl Iterator<Item = (&'a str, &'a str)>) -> &[tokenward_header] {
+        self.views().answer.get_or_init(|| lines.map(|(name, value)| tokenward_header::of(name, value)).collect())
     }
 
     fn views(&self) -> &Views {

@@ -117,7 +117,7 @@ function _M.new(options)
         dict = dict,
         published = {},
         keep = options.keep,
-        context = options.context ~= false,
+        context = options.context == true or options.keep ~= nil,
         target_variable = options.target_variable,
         sleepers = flight.sleepers(),
         next_tag = 1,
@@ -133,6 +133,17 @@ function _M.new(options)
         end
     end
     return self
+end
+
+
+-- Claims that later phases want, as text, or as JSON where they are no strings.
+function Gate:remember(note, decision)
+    local keep = self.keep
+    for at = 1, #keep do
+        local claim = keep[at]
+        note[claim] = text_of(lib.tokenward_decision_claim_text(decision, claim, #claim, view))
+            or text_of(lib.tokenward_decision_claim(decision, claim, #claim, view))
+    end
 end
 
 
@@ -154,13 +165,8 @@ local function noted(self, decision)
         note.consumer_username = text_of(lib.tokenward_consumer_username(consumer, view))
         note.consumer_custom_id = text_of(lib.tokenward_consumer_custom_id(consumer, view))
     end
-    local keep = self.keep
-    if keep then
-        for at = 1, #keep do
-            local claim = keep[at]
-            note[claim] = text_of(lib.tokenward_decision_claim_text(decision, claim, #claim, view))
-                or text_of(lib.tokenward_decision_claim(decision, claim, #claim, view))
-        end
+    if self.keep then
+        self:remember(note, decision)
     end
     return note
 end
@@ -173,11 +179,14 @@ local function has_response_headers(decision)
 end
 
 
--- A step that holds its decision; else nil and why not.
-local function decide(self, policy)
-    local step, err = current.begin(self, policy)
+-- A step that holds its decision; else nil and why not. `step`: one that was begun already.
+local function decide(self, policy, step)
+    local err
     if not step then
-        return nil, err
+        step, err = current.begin(self, policy)
+        if not step then
+            return nil, err
+        end
     end
     if lib.tokenward_step_decision(step) == nil then
         local done
@@ -213,15 +222,13 @@ local function handle_of(policy)
 end
 
 
--- Does everything for the current request, in `access_by_lua`: decides, asking the authorization server without blocking, and either
--- applies the edits and returns, or answers with the refusal and ends the request. `policy`: of `gate:policy`.
-function Gate:access(policy)
-    local step, err = decide(self, handle_of(policy))
+local function access_slowly(self, policy, begun)
+    local step, err = decide(self, policy, begun)
     if not step then
         return refuse_internal(self, err)
     end
     local decision = lib.tokenward_step_decision(step)
-    local note
+    local note = true
     if self.context then
         note = noted(self, decision)
         ngx.ctx.tokenward = note
@@ -240,6 +247,23 @@ function Gate:access(policy)
         return refuse_internal(self, "the edits cannot be applied to this request")
     end
     return note
+end
+
+
+-- Does everything for the current request, in `access_by_lua`: decides, asking the authorization server without blocking, and either
+-- applies the edits and returns, or answers with the refusal and ends the request. `policy`: of `gate:policy`.
+function Gate:access(policy)
+    if policy ~= nil then
+        policy = handle_of(policy)
+    end
+    local note, begun
+    if current.is_direct then
+        note, begun = current.pass(self, policy)
+        if note then
+            return note
+        end
+    end
+    return access_slowly(self, policy, begun)
 end
 
 

@@ -9,10 +9,11 @@ local base = require "resty.core.base"
 require "resty.core.request"
 require "resty.core.time"
 local clock = require "resty.tokenward.clock"
+local decisions = require "resty.tokenward.decision"
 local library = require "resty.tokenward.library"
 
 local C = ffi.C
-local ffi_new, ffi_cast, ffi_sizeof = ffi.new, ffi.cast, ffi.sizeof
+local ffi_new, ffi_cast, ffi_sizeof, ffi_str = ffi.new, ffi.cast, ffi.sizeof, ffi.string
 local get_request = base.get_request
 local get_method, get_headers = ngx.req.get_method, ngx.req.get_headers
 local set_header, clear_header = ngx.req.set_header, ngx.req.clear_header
@@ -268,6 +269,94 @@ return function(lib, is_direct)
             set_body_data(text(view[0]))
         end
         return true
+    end
+
+
+    -- The whole way of a request that is decided at once and allowed, with nothing to rewrite but headers: what most requests are. It is
+    -- one function with everything in it, since that is what LuaJIT compiles to few traces. Gives the note for later phases, or nil and
+    -- the step if there is more to do; nothing is applied then.
+    local summary = ffi_new("tokenward_summary")
+    local SIZE = ffi_sizeof("tokenward_summary")
+    local SOURCES, IDENTITIES = decisions.SOURCES, decisions.IDENTITIES
+    local ngx_ctx, ngx_var, ngx_now, monotonic = ngx, ngx.var, ngx.now, clock.monotonic
+    local time = ffi_new("tokenward_time")
+
+    function _M.pass(gate, policy)
+        local r = get_request()
+        if not r then
+            error("there is no request here", 3)
+        end
+        local count = C.ngx_http_lua_ffi_req_get_headers_count(r, 0, truncated)
+        if count <= 0 or count > room then
+            return nil
+        end
+        C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
+        local has_body = false
+        for at = 0, count - 1 do
+            local element, line = elements[at], lines[at]
+            local length = element.key.len
+            has_body = has_body or length == 14 or length == 17
+            line.name.data, line.name.len = ffi_cast(cchar, element.key.data), length
+            line.value.data, line.value.len = ffi_cast(cchar, element.value.data), element.value.len
+        end
+        local method, target = get_method(), ngx_var.request_uri
+        if has_body or (method ~= "GET" and method ~= "HEAD") or not target then
+            return nil
+        end
+        request.headers_len = count
+        alive[1], alive[2] = method, target
+        request.method.data, request.method.len = method, #method
+        request.target.data, request.target.len = target, #target
+        request.body.data, request.body.len = nil, 0
+        time.wall_us = ngx_now() * 1e6
+        time.monotonic_us = monotonic() * 1e6
+        if lib.tokenward_begin(gate.handle, policy, request, time, step_out) ~= OK then
+            return nil
+        end
+        -- Pointers are read again from where they lie: LuaJIT would make an object of each that is kept over a loop.
+        if lib.tokenward_decision_summary(lib.tokenward_step_decision(step_out[0]), summary, SIZE) ~= OK
+            or summary.allow ~= 1 or summary.headers_len ~= 0 or summary.target.data ~= nil or summary.body.data ~= nil
+        then
+            return nil, step_out[0]
+        end
+
+        local done = 0
+        for at = 0, tonumber(summary.remove_len) - 1 do
+            local name = summary.remove[at]
+            done = done + C.ngx_http_lua_ffi_req_set_header(
+                r, ffi_cast(cuchar, name.data), name.len, nil, 0, nil, 0, 1, errmsg)
+        end
+        for at = 0, tonumber(summary.set_len) - 1 do
+            -- Added: what there was of that name is removed.
+            local line = summary.set[at]
+            done = done + C.ngx_http_lua_ffi_req_set_header(
+                r, ffi_cast(cuchar, line.name.data), line.name.len, ffi_cast(cuchar, line.value.data), line.value.len,
+                nil, 0, 0, errmsg)
+        end
+        if done ~= 0 then
+            -- All of them are 0, or less.
+            return nil, step_out[0]
+        end
+
+        if not gate.context then
+            lib.tokenward_step_free(step_out[0])
+            return true
+        end
+        local id, username, custom_id = summary.consumer_id, summary.consumer_username, summary.consumer_custom_id
+        local note = {
+            allow = true,
+            source = SOURCES[summary.source],
+            identity = IDENTITIES[summary.identity],
+            consumer_id = id.len ~= 0 and ffi_str(id.data, id.len) or nil,
+            consumer_username = username.len ~= 0 and ffi_str(username.data, username.len) or nil,
+            consumer_custom_id = custom_id.len ~= 0 and ffi_str(custom_id.data, custom_id.len) or nil,
+        }
+        if gate.keep then
+            gate:remember(note, lib.tokenward_step_decision(step_out[0]))
+        end
+        ngx_ctx.ctx.tokenward = note
+        lib.tokenward_step_free(step_out[0])
+        return note
     end
 
 
