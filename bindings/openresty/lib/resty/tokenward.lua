@@ -17,7 +17,7 @@ local steps = require "resty.tokenward.step"
 local transport = require "resty.tokenward.transport"
 
 local ffi_new, ffi_gc, ffi_sizeof = ffi.new, ffi.gc, ffi.sizeof
-local setmetatable, type, error, pairs, tostring = setmetatable, type, error, pairs, tostring
+local setmetatable, type, pairs, tostring = setmetatable, type, pairs, tostring
 local text_of, view = library.text_of, library.view
 local tonumber = tonumber
 
@@ -52,10 +52,10 @@ _M.document = documents.new
 -- `location`, `metrics`, `name`, `keep`, `context`, `target_variable`, `log_level`, `pool_size`. nil and the reason if that cannot be.
 function _M.new(options)
     if type(options) ~= "table" then
-        error("a table of options is needed", 2)
+        library.misuse("a table of options is needed")
     end
     if ngx.get_phase() == "init" then
-        error("a gate is made in init_worker_by_lua: each worker has its own", 2)
+        library.misuse("a gate is made in init_worker_by_lua: each worker has its own")
     end
     local of_document, has_document = {}, false
     for name, value in pairs(options) do
@@ -65,7 +65,7 @@ function _M.new(options)
     end
     local document, err = options.document, nil
     if document and has_document then
-        error("a document has its configuration and consumers already", 2)
+        library.misuse("a document has its configuration and consumers already")
     elseif not document then
         document, err = documents.new(of_document)
         if not document then
@@ -74,7 +74,7 @@ function _M.new(options)
     end
     local log_level = LEVELS[options.log_level or "info"]
     if not log_level then
-        error("`log_level` is error, warn, info or debug", 2)
+        library.misuse("`log_level` is error, warn, info or debug")
     end
 
     if not lib then
@@ -216,7 +216,7 @@ local function handle_of(policy)
         return nil
     end
     if type(policy) ~= "table" or getmetatable(policy) ~= policy_mt then
-        error("a policy of `gate:policy` is needed", 3)
+        library.misuse("a policy of `gate:policy` is needed")
     end
     return policy.handle
 end

@@ -6,7 +6,7 @@ local library = require "resty.tokenward.library"
 
 local ffi_new = ffi.new
 local text, text_of, view = library.text, library.text_of, library.view
-local tonumber, setmetatable, type, error = tonumber, setmetatable, type, error
+local tonumber, setmetatable, type = tonumber, setmetatable, type
 
 
 local _M = {}
@@ -98,7 +98,7 @@ end
 
 local function check_name(name)
     if type(name) ~= "string" then
-        error("the name of a claim is a string", 3)
+        library.misuse("the name of a claim is a string")
     end
 end
 

@@ -7,7 +7,7 @@ local library = require "resty.tokenward.library"
 
 local ffi_new, ffi_gc, ffi_sizeof = ffi.new, ffi.gc, ffi.sizeof
 local text, text_of, view = library.text, library.text_of, library.view
-local tonumber, type, error, setmetatable = tonumber, type, error, setmetatable
+local tonumber, type, setmetatable = tonumber, type, setmetatable
 
 
 local _M = {}
@@ -31,11 +31,11 @@ local function json(value, what)
         return value
     end
     if type(value) ~= "table" then
-        error(what .. ": a table or JSON text is needed, not a " .. type(value), 3)
+        library.misuse(what .. ": a table or JSON text is needed, not a " .. type(value))
     end
     local made, err = encoder.encode(value)
     if not made then
-        error(what .. ": " .. err, 3)
+        library.misuse(what .. ": " .. err)
     end
     return made
 end
@@ -61,16 +61,16 @@ end
 -- behind it for one of several plugins), `consumers` (an array or JSON), `folder`, `select`, `library`.
 function _M.new(options)
     if type(options) ~= "table" then
-        error("a table of options is needed", 2)
+        library.misuse("a table of options is needed")
     end
     for name in pairs(options) do
         if not KNOWN[name] then
-            error("unknown option `" .. tostring(name) .. "`", 2)
+            library.misuse("unknown option `" .. tostring(name) .. "`")
         end
     end
     local given = (options.config and 1 or 0) + (options.kong and 1 or 0) + (options.file and 1 or 0)
     if given ~= 1 then
-        error("one of `config`, `kong` and `file` is needed", 2)
+        library.misuse("one of `config`, `kong` and `file` is needed")
     end
 
     local lib, err = library.load(options.library)

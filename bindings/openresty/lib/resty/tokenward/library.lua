@@ -125,6 +125,18 @@ function _M.reason(result, errors)
 end
 
 
+-- Misuse is an error of who called the library, however deep it is found.
+function _M.misuse(message)
+    local level = 2
+    local info = debug.getinfo(level, "S")
+    while info and (info.what == "C" or info.source:find("resty/tokenward", 1, true)) do
+        level = level + 1
+        info = debug.getinfo(level, "S")
+    end
+    error(message, info and level or 2)
+end
+
+
 -- Sets a `tokenward_str`. Whoever calls keeps the string alive.
 function _M.set(field, value)
     field.data, field.len = value, #value

@@ -7,7 +7,7 @@ local decisions = require "resty.tokenward.decision"
 
 local ffi_new, ffi_gc, ffi_sizeof = ffi.new, ffi.gc, ffi.sizeof
 local text_of, view, set = library.text_of, library.view, library.set
-local tonumber, setmetatable, type, error = tonumber, setmetatable, type, error
+local tonumber, setmetatable, type = tonumber, setmetatable, type
 
 
 local _M = {}
@@ -32,7 +32,7 @@ local function header_array(lines)
     for at = 1, count do
         local line = lines[at]
         if type(line[1]) ~= "string" or type(line[2]) ~= "string" then
-            error("a header line is { name, value }", 3)
+            library.misuse("a header line is { name, value }")
         end
         set(array[at - 1].name, line[1])
         set(array[at - 1].value, line[2])
@@ -164,7 +164,7 @@ end
 -- `answer`: `{ status, headers, body }`; or nil, and `failure` says how the call failed.
 function _M:reply(answer, failure)
     if not answer and not FAILURES[failure] then
-        error("an answer, or how the call failed", 2)
+        library.misuse("an answer, or how the call failed")
     end
     return checked(_M.reply_to(self.lib, self.handle, self.now, answer, failure))
 end
