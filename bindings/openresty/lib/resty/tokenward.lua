@@ -63,7 +63,7 @@ function _M.new(options)
             of_document[name], has_document = value, true
         end
     end
-    local document, err = options.document, nil
+    local document, err = options.document
     if document and has_document then
         library.misuse("a document has its configuration and consumers already")
     elseif not document then

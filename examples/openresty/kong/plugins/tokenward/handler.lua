@@ -62,9 +62,7 @@ function Tokenward:access(conf)
         return kong.response.exit(500, { message = "An unexpected error occurred" })
     end
     if not decision.allow then
-        local headers, body = {}, nil
-        local lines
-        lines, body = decision:refusal()
+        local headers, lines, body = {}, decision:refusal()
         for _, line in ipairs(lines) do
             headers[line[1]] = line[2]
         end
