@@ -548,8 +548,8 @@ typedef struct tokenward_options {
    */
   void *log_userdata;
   /**
-   * Called once, after the last line: when the introspector and every step of it are freed, on the thread that freed the last; NULL:
-   * nothing. Not called if no introspector was made.
+   * Called once, after the last line: when the introspector and every step of it that stands at a call or a wait are gone (a step that
+   * has its decision needs it no more), inside of the call that ended the last; NULL: nothing. Not called if no introspector was made.
    */
   tokenward_release_fn log_release;
   /**
@@ -609,8 +609,9 @@ typedef struct tokenward_reply {
 
 /**
  * Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
- * whichever thread replied to, resumed or freed another step, or authenticated. Where the wait ends within a callback, it runs after the
- * outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not free the
+ * whichever thread replied to, resumed or freed another step, or authenticated. Callbacks are never nested: what becomes due while one of
+ * a thread runs (this one or a log function) runs there after it, before the call that it ran inside of ends. `userdata` lives until it has
+ * run, whatever became of the step. It may call Tokenward, but not free the
  * introspector, policy or document that the call was given which it runs inside of, nor block; steps it may free. It must not unwind (no
  * exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
  */

@@ -282,10 +282,13 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
     /* what other modules add goes behind ours, then to arrays as long */
 
     room = count + 4;
+    tail = NULL;
 
-    tail = ngx_palloc(r->pool, room * sizeof(ngx_table_elt_t));
-    if (tail == NULL) {
-        return NGX_ERROR;
+    if (count) {
+        tail = ngx_palloc(r->pool, room * sizeof(ngx_table_elt_t));
+        if (tail == NULL) {
+            return NGX_ERROR;
+        }
     }
 
     list.size = sizeof(ngx_table_elt_t);
@@ -355,6 +358,30 @@ ngx_http_tokenward_relist(ngx_http_request_t *r, const ngx_list_t *from,
 
     if (last == NULL || last == &list.part) {
         last = &r->headers_in.headers.part;
+    }
+
+    if (count == 0) {
+
+        /*
+         * No part but the first may be empty: nginx reads the first line of
+         * each. What is added goes to an array of its own.
+         */
+
+        if (last->nelts == 0) {
+            tail = ngx_palloc(r->pool, room * sizeof(ngx_table_elt_t));
+            if (tail == NULL) {
+                return NGX_ERROR;
+            }
+
+            last->elts = tail;
+
+        } else {
+            r->headers_in.headers.nalloc = last->nelts;
+        }
+
+        r->headers_in.headers.last = last;
+
+        return NGX_OK;
     }
 
     if (last->nelts) {

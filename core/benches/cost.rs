@@ -1,8 +1,8 @@
 //! What the core costs, as a ratio to what the hardware must do at least.
 //!
 //! Each line shows a figure beside its floor, measured in turn in the same run: the median of the ratios of pairs of samples is what
-//! is quoted, since machines drift. `cargo bench -p tokenward-core --features client` runs all, `... -- hit` those whose name holds
-//! the word. A goal that is missed is marked, and makes the exit status 1 with `--check`.
+//! is quoted, since machines drift. `cargo bench -p tokenward-core` runs all, `... --bench cost -- hit` those whose name holds
+//! the word. A goal that is missed is marked, and makes the exit status 1 with `--check`. `--markdown` prints the table of the README.
 
 #![allow(
     missing_docs,
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokenward_core::{Config, Consumers, Decision, Header, Introspector, Now, Reply, Request, Step};
+use tokenward_core::{Config, Consumers, Decision, Header, Introspector, Now, Reply, Request, Source, Step};
 
 /// Pairs of samples.
 const SAMPLES: usize = 15;
@@ -44,22 +44,28 @@ const EXAMPLE: &str = r#"{
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let mut report = Report { missed: 0, words: words.into_iter().cloned().collect() };
-    println!("{:<52} {:>12} {:>12} {:>7}  {:>13}  goal", "", "figure", "floor", "ratio", "spread");
+    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let markdown = given("--markdown");
+    let mut report = Report { missed: 0, markdown, words: words.into_iter().cloned().collect() };
+    if markdown && !given("--no-head") {
+        println!("| | figure | floor | ratio | goal |\n|---|---:|---:|---:|---:|");
+    } else if !given("--no-head") {
+        println!("{:<52} {:>12} {:>12} {:>7}  {:>13}  goal", "", "figure", "floor", "ratio", "spread");
+    }
     hits(&mut report);
     reply(&mut report);
     miss(&mut report);
     threads(&mut report);
     memory(&mut report);
     consumers(&mut report);
-    #[cfg(feature = "client")]
     authenticate(&mut report);
-    let checked = arguments.iter().any(|argument| argument == "--check");
-    if checked && report.missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if given("--check") && report.missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 struct Report {
     missed: usize,
+    /// The table of the README.
+    markdown: bool,
     words: Vec<String>,
 }
 
@@ -102,6 +108,11 @@ impl Report {
         let missed = matches!((ratio, goal), (Some(ratio), Some(goal)) if ratio > goal);
         self.missed += usize::from(missed);
         let ratio = ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        if self.markdown {
+            let goal = goal.map(|goal| format!("{goal:.2}")).unwrap_or_default();
+            println!("| {name} | {figure} | {floor} | {ratio} | {goal} |");
+            return;
+        }
         let goal = goal.map(|goal| format!("{goal:.2}{}", if missed { "  MISSED" } else { "" })).unwrap_or_default();
         println!("{name:<52} {figure:>12} {floor:>12} {ratio:>7}  {spread:>13}  {goal}");
     }
@@ -122,6 +133,13 @@ fn time(rounds: u32, mut what: impl FnMut(u32)) -> Duration {
         what(round);
     }
     start.elapsed()
+}
+
+/// CPU time of this thread: neither waiting for the other side nor another program on the processor is in it.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
+    Duration::from_nanos(nanos)
 }
 
 fn now() -> Now {
@@ -222,6 +240,8 @@ fn index(round: u32, count: usize) -> usize {
 const TEN_CLAIMS: &str =
     r#", "custom_claims_forward": ["extension_field", "a", "b", "c", "d", "e", "f", "g", "h", "i"]"#;
 
+/// Which token is next depends on what the round before gave: a request begins once the last one is decided. Otherwise a
+/// processor hashes the next token while it waits for this one's memory, and neither side shows what a request costs.
 fn hits(report: &mut Report) {
     for (length, goal) in [(43, 2.0), (1000, 1.3)] {
         for count in [1, 10_000, 1_000_000] {
@@ -251,14 +271,23 @@ fn hits(report: &mut Report) {
                     rounds,
                     |rounds| {
                         let mut fields = fields(headers);
+                        let mut last = 0;
                         time(rounds, |round| {
-                            match begin(&introspector, &credentials[index(round, count)], &mut fields) {
-                                Step::Done(decision) => drop(black_box(decision)),
+                            match begin(&introspector, &credentials[index(round, count) + last], &mut fields) {
+                                Step::Done(decision) => {
+                                    last = usize::from(black_box(decision).source() == Source::Endpoint);
+                                }
                                 step => panic!("{step:?}"),
                             }
                         })
                     },
-                    |rounds| time(rounds, |round| drop(black_box(floor.find(&credentials[index(round, count)])))),
+                    |rounds| {
+                        let mut last = 0;
+                        time(rounds, |round| {
+                            let found = floor.find(&credentials[index(round, count) + last]);
+                            last = usize::from(black_box(*found) == u64::MAX);
+                        })
+                    },
                 );
             }
         }
@@ -344,21 +373,26 @@ fn threads(report: &mut Report) {
         introspector
     };
     let (shared, first, second) = (fill(), fill(), fill());
+    // Each on a processor of its own, and by its own CPU time: threads that take turns on one processor never meet.
+    let processors = core_affinity::get_core_ids().unwrap_or_default();
     let two = |one: &Introspector, other: &Introspector, rounds: u32| {
-        let start = Instant::now();
         std::thread::scope(|scope| {
-            for (introspector, offset) in [(one, 0), (other, 5000)] {
-                let credentials = &credentials;
+            let threads = [(one, 0), (other, 5000)].into_iter().enumerate().map(|(at, (introspector, offset))| {
+                let (credentials, processor) = (&credentials, processors.get(at).copied());
                 scope.spawn(move || {
+                    assert!(processor.is_some_and(core_affinity::set_for_current), "two processors are needed");
                     let mut fields = fields(8);
+                    let start = cpu();
                     for round in 0..rounds {
                         let at = index(round + offset, credentials.len());
                         drop(black_box(begin(introspector, &credentials[at], &mut fields)));
                     }
-                });
-            }
-        });
-        start.elapsed()
+                    cpu() - start
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<Duration>() / 2
+        })
     };
     report.compare(
         "threads: two on one introspector, two on two",
@@ -409,9 +443,10 @@ fn memory(report: &mut Report) {
     let name = "memory: what is counted, of what the process grew by";
     let counted = format!("{:.0} B", ratio * each);
     report.line(name, &counted, &format!("{each:.0} B"), Some(ratio), "", Some(1.1));
-    if ratio < 0.9 {
+    // What is not counted is memory beyond the limit; measuring is good to a few percent.
+    if ratio < 0.95 {
         report.missed += 1;
-        println!("{name}: MISSED, less than 0.90");
+        println!("{name}: MISSED, less than 0.95");
     }
 }
 
@@ -471,12 +506,18 @@ fn consumers(report: &mut Report) {
     );
 }
 
-/// CPU time of this thread: what waiting for the other side takes is not the core's.
-#[cfg(feature = "client")]
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = stat.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
-    Duration::from_nanos(nanos)
+/// The blocking client is a feature: a benchmark that was built without it asks for one that was built with it.
+#[cfg(not(feature = "client"))]
+fn authenticate(report: &mut Report) {
+    if !report.wants("authenticate") {
+        return;
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args(["bench", "-q", "-p", "tokenward-core", "--features", "client", "--bench", "cost", "--"]);
+    command.args(["authenticate", "--check", "--no-head"]).args(report.markdown.then_some("--markdown"));
+    let status = command.status().unwrap();
+    report.missed += usize::from(!status.success());
 }
 
 #[cfg(feature = "client")]

@@ -9,10 +9,10 @@ use lru::LruCache;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
-use crate::claims::{Claims, NumericDate};
+use crate::claims::{Bounds, Claims, NumericDate};
 use crate::clock::Now;
 use crate::config::{Settings, Sizes};
-use crate::decision::Grant;
+use crate::decision::{Grant, Made};
 use crate::reply::Introspection;
 use crate::request::{Request, Target};
 
@@ -109,26 +109,79 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// What was computed for an answer: by how a policy makes edits, directory of consumers, and limit of header values.
+/// A remembered positive answer: what every hit looks at, on one cache line.
 #[derive(Debug)]
-pub(crate) struct Computed {
-    pub(crate) edits: u64,
-    pub(crate) generation: u64,
-    pub(crate) header_bytes: usize,
-    pub(crate) grant: Arc<Grant>,
+#[repr(align(64))]
+struct Positive {
+    asked: Now,
+    /// Of the claims, which a hit need not look at then.
+    bounds: Bounds,
+    answer: Answer,
+    more: Option<Box<More>>,
 }
 
+const _: () = assert!(size_of::<Positive>() == 64);
+
 #[derive(Debug)]
-struct Positive {
-    claims: Arc<Claims>,
-    asked: Now,
-    /// Of the claims, which are then not looked at to find whether the answer is still of use.
-    exp: Option<NumericDate>,
-    /// Nearly always of one policy, and then beside the answer itself.
-    computed: SmallVec<[Computed; 1]>,
-    bytes: usize,
+enum Answer {
+    /// Nothing was computed for it yet.
+    Claims(Arc<Claims>),
+    /// What was computed first of all that is still of use, and the claims with it.
+    Grant(Arc<Grant>),
+}
+
+/// What few entries have.
+#[derive(Debug, Default)]
+struct More {
     /// Where keys differ by request.
-    family: Option<Box<Key>>,
+    family: Option<Key>,
+    /// What was computed later, for further policies.
+    grants: Vec<Arc<Grant>>,
+}
+
+impl Positive {
+    fn claims(&self) -> Option<&Arc<Claims>> {
+        match &self.answer {
+            Answer::Claims(claims) => Some(claims),
+            Answer::Grant(grant) => grant.claims.as_ref(),
+        }
+    }
+
+    /// Everything that was computed, the oldest first.
+    fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        let first = match &self.answer {
+            Answer::Claims(_) => None,
+            Answer::Grant(grant) => Some(grant),
+        };
+        first.into_iter().chain(self.more.iter().flat_map(|more| &more.grants))
+    }
+
+    /// Keeps exactly these, the oldest first.
+    fn keep(&mut self, claims: &Arc<Claims>, grants: impl IntoIterator<Item = Arc<Grant>>) {
+        let mut grants = grants.into_iter();
+        self.answer = grants.next().map_or_else(|| Answer::Claims(Arc::clone(claims)), Answer::Grant);
+        let grants: Vec<Arc<Grant>> = grants.collect();
+        match &mut self.more {
+            Some(more) => more.grants = grants,
+            None if grants.is_empty() => {}
+            None => self.more = Some(Box::new(More { family: None, grants })),
+        }
+    }
+
+    fn family(&self) -> Option<&Key> {
+        self.more.as_ref()?.family.as_ref()
+    }
+
+    /// What it takes in all. The same whenever it is asked, until something else is kept.
+    fn bytes(&self) -> usize {
+        let grants = self.grants().map(|grant| grant_bytes(grant));
+        let more = if self.more.is_some() { MORE_BYTES } else { 0 };
+        POSITIVE_BYTES + more + self.claims().map_or(0, |claims| claims.heap()) + grants.sum::<usize>()
+    }
+}
+
+fn grant_bytes(grant: &Grant) -> usize {
+    GRANT_BYTES + grant.set.heap()
 }
 
 #[derive(Debug)]
@@ -142,26 +195,28 @@ struct Negative {
 pub(crate) struct Lookup<'s> {
     pub(crate) now: Now,
     pub(crate) settings: &'s Settings,
-    pub(crate) edits: u64,
-    pub(crate) generation: u64,
+    pub(crate) made: Made,
 }
 
 /// An answer found.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    /// What was computed for this answer, policy and directory before.
-    Known(Arc<Grant>),
+    /// What was computed for this answer, policy and directory before, and the bounds of its claims.
+    Known(Arc<Grant>, Bounds),
     /// An answer for which nothing was computed yet.
     Active(Arc<Claims>),
     Inactive,
 }
 
 /// How many ways of making edits are kept for one answer. Policies that differ in nothing that edits depend on share one.
-const COMPUTED: usize = 4;
-/// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator.
-const POSITIVE_BYTES: usize = 416;
+const GRANTS: usize = 4;
+/// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator. Measured (`cargo bench -p
+/// tokenward-core --bench cost -- memory`), as the others are.
+const POSITIVE_BYTES: usize = 460;
+/// What the few take that have [`More`].
+const MORE_BYTES: usize = 48;
 /// What one set of computed edits takes beside its lines.
-const COMPUTED_BYTES: usize = 144;
+const GRANT_BYTES: usize = 144;
 /// What a negative entry takes in all.
 pub(crate) const NEGATIVE_BYTES: usize = 160;
 
@@ -193,18 +248,17 @@ impl Pools {
     }
 
     pub(crate) fn find(&mut self, key: &Key, lookup: &Lookup<'_>) -> Option<Hit> {
-        let Lookup { now, settings, edits, generation } = *lookup;
+        let Lookup { now, settings, made } = *lookup;
         if let Some(entry) = self.positive.get(key) {
-            if is_of_use(entry.exp, entry.asked, now, settings) {
-                let mut computed = entry.computed.iter();
-                return Some(
-                    match computed.find(|one| {
-                        one.edits == edits && one.generation == generation && one.header_bytes == settings.header_bytes
-                    }) {
-                        Some(computed) => Hit::Known(Arc::clone(&computed.grant)),
-                        None => Hit::Active(Arc::clone(&entry.claims)),
-                    },
-                );
+            if is_of_use(entry.bounds.exp(), entry.asked, now, settings) {
+                let known = match &entry.answer {
+                    Answer::Grant(first) if first.made == made => Some(first),
+                    _ => entry.grants().find(|grant| grant.made == made),
+                };
+                return match known {
+                    Some(grant) => Some(Hit::Known(Arc::clone(grant), entry.bounds)),
+                    None => entry.claims().map(|claims| Hit::Active(Arc::clone(claims))),
+                };
             }
             self.remove_positive(key);
         } else if let Some(entry) = self.negative.get(key) {
@@ -231,53 +285,48 @@ impl Pools {
         {
             return; // it was over before it came
         }
-        let family = family.map(Box::new);
         match answer {
             Introspection::Active(claims) => {
-                let bytes = POSITIVE_BYTES + claims.heap();
+                let entry = Positive {
+                    asked,
+                    bounds: claims.bounds,
+                    answer: Answer::Claims(Arc::clone(claims)),
+                    more: family.map(|family| Box::new(More { family: Some(family), grants: Vec::new() })),
+                };
+                let bytes = entry.bytes();
                 if self.make_room(bytes) {
-                    let entry = Positive {
-                        claims: Arc::clone(claims),
-                        asked,
-                        exp: claims.bounds.exp(),
-                        computed: SmallVec::new(),
-                        bytes,
-                        family,
-                    };
                     self.positive.put(key, entry);
                     self.bytes += bytes;
                 }
             }
             Introspection::Inactive => {
                 if settings.negative_ttl > 0 {
-                    self.insert_negative(key, Negative { asked, family });
+                    self.insert_negative(key, Negative { asked, family: family.map(Box::new) });
                 }
             }
         }
     }
 
     /// Remembers what was computed for an answer, if that answer is still there.
-    pub(crate) fn keep(&mut self, key: &Key, claims: &Arc<Claims>, computed: Computed) {
-        let Some(entry) = self.positive.peek_mut(key).filter(|entry| Arc::ptr_eq(&entry.claims, claims)) else {
+    pub(crate) fn keep(&mut self, key: &Key, claims: &Arc<Claims>, grant: Arc<Grant>) {
+        let Some(entry) = self.positive.peek_mut(key) else { return };
+        if !entry.claims().is_some_and(|known| Arc::ptr_eq(known, claims)) {
             return;
-        };
-        entry.computed.retain(|one| one.edits != computed.edits && one.generation == computed.generation);
-        if entry.computed.len() >= COMPUTED {
-            entry.computed.remove(0);
         }
-        entry.computed.push(computed);
-        let edits = entry.computed.iter().map(|computed| COMPUTED_BYTES + computed.grant.set.heap());
-        let after = POSITIVE_BYTES + entry.claims.heap() + edits.sum::<usize>();
-        if after > self.sizes.max_bytes {
+        let Made { edits, generation, .. } = grant.made;
+        let mut grants: SmallVec<[Arc<Grant>; GRANTS]> = entry.grants().map(Arc::clone).collect();
+        grants.retain(|one| one.made.edits != edits && one.made.generation == generation);
+        if grants.len() >= GRANTS {
+            grants.remove(0);
+        }
+        grants.push(grant);
+        let before = entry.bytes();
+        entry.keep(claims, grants);
+        if entry.bytes() > self.sizes.max_bytes {
             // Too large to keep with its edits: they are computed again for each request.
-            entry.computed.clear();
-            let bytes = POSITIVE_BYTES + entry.claims.heap();
-            self.bytes = self.bytes - entry.bytes + bytes;
-            entry.bytes = bytes;
-            return;
+            entry.keep(claims, []);
         }
-        self.bytes = self.bytes - entry.bytes + after;
-        entry.bytes = after;
+        self.bytes = self.bytes - before + entry.bytes();
         self.shrink(key);
     }
 
@@ -289,9 +338,9 @@ impl Pools {
 
     /// Drops every entry of a family.
     pub(crate) fn remove_family(&mut self, family: &Key) -> bool {
-        let is = |one: &Option<Box<Key>>| one.as_deref() == Some(family);
-        let positive = self.positive.iter().filter(|(_, entry)| is(&entry.family)).map(|(key, _)| *key);
-        let negative = self.negative.iter().filter(|(_, entry)| is(&entry.family)).map(|(key, _)| *key);
+        let positive = self.positive.iter().filter(|(_, entry)| entry.family() == Some(family)).map(|(key, _)| *key);
+        let negative = self.negative.iter().filter(|(_, entry)| entry.family.as_deref() == Some(family));
+        let negative = negative.map(|(key, _)| *key);
         let keys: Vec<Key> = positive.chain(negative).collect();
         for key in &keys {
             self.remove(key);
@@ -330,9 +379,9 @@ impl Pools {
             let mut entry = Some(entry);
             place(&key, &mut |pools| {
                 if let Some(entry) = entry.take()
-                    && pools.make_room(entry.bytes)
+                    && pools.make_room(entry.bytes())
                 {
-                    pools.bytes += entry.bytes;
+                    pools.bytes += entry.bytes();
                     pools.positive.put(key, entry);
                 }
             });
@@ -394,7 +443,7 @@ impl Pools {
 
     fn evict_positive(&mut self) -> bool {
         let Some((_, entry)) = self.positive.pop_lru() else { return false };
-        self.bytes -= entry.bytes;
+        self.bytes -= entry.bytes();
         self.evictions.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -402,7 +451,7 @@ impl Pools {
     fn remove_positive(&mut self, key: &Key) -> bool {
         let removed = self.positive.pop(key);
         if let Some(entry) = &removed {
-            self.bytes -= entry.bytes;
+            self.bytes -= entry.bytes();
         }
         removed.is_some()
     }
@@ -478,19 +527,23 @@ mod tests {
     }
 
     fn lookup(settings: &Settings, edits: u64, generation: u64) -> Lookup<'_> {
-        Lookup { now: now(), settings, edits, generation }
+        Lookup { now: now(), settings, made: made(edits, generation) }
+    }
+
+    fn made(edits: u64, generation: u64) -> Made {
+        Made { edits, generation, header_bytes: 8192 }
     }
 
     fn has(pools: &mut Pools, n: u8) -> bool {
         pools.find(&key(n), &lookup(&Settings::default(), 0, 0)).is_some()
     }
 
-    fn computed(claims: &Arc<Claims>, edits: u64, generation: u64) -> Computed {
+    fn computed(claims: &Arc<Claims>, edits: u64, generation: u64) -> Arc<Grant> {
         let rules = crate::config::Rules::new(crate::config::Profile::Standard);
         let verified = claims.verify(&claims.bounds, &rules.requirements, 0, 0).unwrap();
         let identity = crate::consumer::Identity::Unmatched;
         let set = crate::headers::Set::of_token(verified, &identity, &rules.writing, 8192);
-        Computed { edits, generation, header_bytes: 8192, grant: Arc::new(Grant::of_token(claims, identity, set)) }
+        Arc::new(Grant::of_token(claims, made(edits, generation), identity, set))
     }
 
     #[test]
@@ -538,7 +591,10 @@ mod tests {
         let mut pools = empty(10, 10, 1 << 20);
         let of =
             |pools: &mut Pools, policy, generation| match pools.find(&key(1), &lookup(&settings, policy, generation)) {
-                Some(Hit::Known(grant)) => Some(grant),
+                Some(Hit::Known(grant, bounds)) => {
+                    assert_eq!(bounds, claims.bounds);
+                    Some(grant)
+                }
                 Some(Hit::Active(_)) => None,
                 _ => panic!("no answer"),
             };
@@ -547,17 +603,17 @@ mod tests {
         pools.insert(key(1), None, &answer, now(), &settings);
         assert!(of(&mut pools, 1, 1).is_none());
         let first = computed(claims, 1, 1);
-        let each = COMPUTED_BYTES + first.grant.set.heap();
-        assert_eq!(first.grant.set.heap(), 0, "this answer sets nothing");
+        let each = GRANT_BYTES + first.set.heap();
+        assert_eq!(first.set.heap(), 0, "this answer sets nothing");
         let Introspection::Active(other) = answer_of(r#"{"active":true,"scope":["a"],"exp":1.50,"iat":2}"#) else {
             panic!()
         };
-        let set = &computed(&other, 1, 1).grant.set;
+        let set = &computed(&other, 1, 1).set;
         let values: Vec<_> = set.iter(Some(&other), None).map(|(_, value)| value).collect();
         assert_eq!(values, [r#"["a"]"#, "1.5", "2"]);
         // Two of the values are no part of the answer's text.
         assert!(set.heap() >= 2 * (12 + 16 + 3 + crate::headers::ALLOCATION), "{}", set.heap());
-        let grant = Arc::clone(&first.grant);
+        let grant = Arc::clone(&first);
         pools.keep(&key(1), claims, first);
         assert!(Arc::ptr_eq(&of(&mut pools, 1, 1).unwrap(), &grant));
         assert!(of(&mut pools, 2, 1).is_none() && of(&mut pools, 1, 2).is_none());
@@ -603,14 +659,12 @@ mod tests {
         pools.insert(key(1), None, &active(500), now(), &settings);
         pools.insert(key(2), None, &large, now(), &settings);
         let before = pools.held();
-        let mut computed = computed(claims, 1, 1);
         let rules = crate::config::Rules::new(crate::config::Profile::Kong);
         let verified = claims.verify(&claims.bounds, &rules.requirements, 0, 0).unwrap();
         let identity = crate::consumer::Identity::Unmatched;
         let set = crate::headers::Set::of_token(verified, &identity, &rules.writing, 8192);
         assert!(set.heap() > 2000);
-        computed.grant = Arc::new(Grant::of_token(claims, identity, set));
-        pools.keep(&key(2), claims, computed);
+        pools.keep(&key(2), claims, Arc::new(Grant::of_token(claims, made(1, 1), identity, set)));
         assert_eq!((pools.held(), pools.evicted()), (before, 0));
         assert!(has(&mut pools, 1) && has(&mut pools, 2));
     }

@@ -148,7 +148,12 @@ impl Claims {
 
     /// The value of a member that is always looked for, without looking.
     pub(crate) fn known(&self, member: Member) -> Option<&str> {
-        let span = self.members.get(member as usize).filter(|span| span.end > 0)?;
+        self.known_at(member as usize)
+    }
+
+    /// The same by its place in [`MEMBERS`].
+    pub(crate) fn known_at(&self, at: usize) -> Option<&str> {
+        let span = self.members.get(at).filter(|span| span.end > 0)?;
         Some(span.text(&self.json))
     }
 

@@ -24,7 +24,7 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnecto
 use crate::clock::Now;
 use crate::config::{Config, Policy, TlsRoots};
 use crate::decision::Decision;
-use crate::introspector::{Introspector, Step};
+use crate::introspector::{Exchange, Introspector, Step};
 use crate::outbound::Outbound;
 use crate::reply::{Failure, Reply};
 use crate::request::{Header, Request};
@@ -55,20 +55,30 @@ impl Introspector {
     }
 }
 
+impl Exchange {
+    /// Makes the call with the introspector's own connections, and resumes. Blocks until
+    /// [`deadline`](Self::deadline) at most, by the clock of [`Now::read`], however long ago this step was made.
+    pub fn send(self) -> Step {
+        let left = self.deadline().saturating_sub(Now::read().monotonic()).min(self.outbound().time_left());
+        if left.is_zero() {
+            return self.resume(Reply::Failed(Failure::TimedOut), Now::read());
+        }
+        // No thread for a look-up, say: what a library panics about is a failed call here.
+        let call = || self.client().map(|client| client.call(self.outbound(), left));
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Some(Ok(answer))) => answer.hand_to(self),
+            Ok(Some(Err(failure))) => self.resume(Reply::Failed(failure), Now::read()),
+            Ok(None) | Err(_) => self.resume(Reply::Failed(Failure::Connect), Now::read()),
+        }
+    }
+}
+
 fn drive(mut step: Step) -> Decision {
     loop {
         step = match step {
             Step::Done(decision) => return decision,
             Step::Wait(wait) => wait.block(),
-            Step::Introspect(exchange) => {
-                // No thread for a look-up, say: what a library panics about is a failed call here.
-                let call = || exchange.client().map(|client| client.call(exchange.outbound()));
-                match catch_unwind(AssertUnwindSafe(call)) {
-                    Ok(Some(Ok(answer))) => answer.hand_to(exchange),
-                    Ok(Some(Err(failure))) => exchange.resume(Reply::Failed(failure), Now::read()),
-                    Ok(None) | Err(_) => exchange.resume(Reply::Failed(Failure::Connect), Now::read()),
-                }
-            }
+            Step::Introspect(exchange) => exchange.send(),
         };
     }
 }
@@ -105,9 +115,9 @@ impl Client {
     }
 
     /// Makes the call, within the time that is left for it.
-    fn call(&self, outbound: &Outbound) -> Result<Answer, Failure> {
+    fn call(&self, outbound: &Outbound, left: Duration) -> Result<Answer, Failure> {
         let agent = self.agent();
-        let mut request = agent.post(outbound.url()).config().timeout_global(Some(outbound.time_left())).build();
+        let mut request = agent.post(outbound.url()).config().timeout_global(Some(left)).build();
         for (name, value) in outbound.headers() {
             request = request.header(name, value);
         }
@@ -280,7 +290,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn hand_to(&self, exchange: crate::introspector::Exchange) -> Step {
+    fn hand_to(&self, exchange: Exchange) -> Step {
         let headers: Vec<Header<'_>> =
             self.head.headers.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes())).collect();
         let reply = Reply::Response { status: self.head.status.as_u16(), headers: &headers, body: &self.body };

@@ -1,9 +1,10 @@
 //! What becomes of a request: allowed with exact edits, or denied with an exact answer. There is no third outcome.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::claims::{Bounds, Claims, NumericDate};
+use crate::claims::{Claims, NumericDate};
 use crate::config::Policy;
 use crate::consumer::{Consumer, Identity};
 use crate::headers::{HeaderEdits, Set};
@@ -260,31 +261,56 @@ pub struct Allow {
 }
 
 /// What an allow shares with others of the same answer and policy.
+///
+/// What every hit looks at comes first, in this order: it shares a cache line with the reference count, which a hit touches anyway.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Grant {
-    /// Those of the claims, beside the reference count that a hit touches anyway.
-    bounds: Option<Bounds>,
+    /// None for the anonymous consumer.
     pub(crate) claims: Option<Arc<Claims>>,
+    pub(crate) made: Made,
+    /// Of no other grant in the process.
+    id: u64,
     pub(crate) identity: Identity,
     pub(crate) set: Set,
 }
 
+/// How the edits of an answer were made. What was made otherwise is not used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// The policy's way of making them.
+    pub(crate) edits: u64,
+    /// Of the directory of consumers.
+    pub(crate) generation: u64,
+    /// The limit of header values.
+    pub(crate) header_bytes: usize,
+}
+
 impl Grant {
-    pub(crate) fn of_token(claims: &Arc<Claims>, identity: Identity, set: Set) -> Self {
-        Self { bounds: Some(claims.bounds), claims: Some(Arc::clone(claims)), identity, set }
+    pub(crate) fn of_token(claims: &Arc<Claims>, made: Made, identity: Identity, set: Set) -> Self {
+        Self { claims: Some(Arc::clone(claims)), made, id: next_id(), identity, set }
     }
 
     pub(crate) fn anonymous(consumer: Arc<Consumer>, set: Set) -> Self {
-        Self { bounds: None, claims: None, identity: Identity::Anonymous(consumer), set }
-    }
-
-    /// The claims and their bounds; none for the anonymous consumer.
-    pub(crate) fn token(&self) -> Option<(&Bounds, &Claims)> {
-        Some((self.bounds.as_ref()?, self.claims.as_deref()?))
+        Self { claims: None, made: Made::default(), id: next_id(), identity: Identity::Anonymous(consumer), set }
     }
 }
 
+/// Numbers of grants are never used again: what a host keeps under one cannot become another's.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Allow {
+    /// A number that decisions have in common whose [`identity`](Self::identity), [`claims`](Self::claims) and lines
+    /// [set](HeaderEdits::set) are the same because they were computed once: unique in the process, and below 2^53 for thousands of
+    /// years. A host in another language keeps what it made of them under it. None where there is nothing of it.
+    #[must_use]
+    pub fn shared(&self) -> Option<u64> {
+        self.grant.as_ref().map(|grant| grant.id)
+    }
+
     /// Who is behind the request.
     #[must_use]
     pub fn identity(&self) -> &Identity {

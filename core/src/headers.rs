@@ -63,6 +63,8 @@ pub fn is_managed(name: &[u8]) -> bool {
                 _ => byte.to_ascii_lowercase() == expected,
             })
     };
+    // The third byte tells them apart from all others.
+    let Some(b'a' | b'A' | b'c' | b'C') = name.get(2) else { return false };
     is(b"x-consumer-") || is(b"x-credential-") || (name.len() == ANONYMOUS.len() && is(b"x-anonymous-consumer"))
 }
 
@@ -157,7 +159,7 @@ struct Line {
 struct Name(u16);
 
 /// Every name that is not a custom claim's.
-const FIXED: [&str; 4 + CREDENTIALS.len()] = [
+static FIXED: [&str; 4 + CREDENTIALS.len()] = [
     CONSUMER_ID,
     CONSUMER_CUSTOM_ID,
     CONSUMER_USERNAME,
@@ -228,28 +230,8 @@ impl Set {
         writer.finish()
     }
 
-    pub(crate) fn iter<'a>(
-        &'a self,
-        claims: Option<&'a Claims>,
-        consumer: Option<&'a Consumer>,
-    ) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let line = move |line: &'a Line| match line.value {
-            LineValue::Claims(span) => claims.map_or("", |claims| span.text(&claims.json)),
-            LineValue::Own(at) => self.own.get(at as usize).map_or("", |text| text),
-            LineValue::True => "true",
-            LineValue::False => "false",
-        };
-        let fixed = (0..).zip(FIXED).flat_map(move |(at, name)| {
-            let is_plain = self.plain & Name(at).bit() != 0;
-            let plain = is_plain.then(|| plain(Name(at), claims, consumer)).flatten();
-            let lines = self.lines.iter().filter(move |line| line.name.0 == at).map(line);
-            plain.into_iter().chain(lines).map(move |value| (name, value))
-        });
-        let custom = self.lines.iter().filter_map(move |one| {
-            let custom = self.custom.get(usize::from(one.name.0.checked_sub(FIRST_CUSTOM)?))?;
-            Some((&*custom.name, line(one)))
-        });
-        fixed.chain(custom)
+    pub(crate) fn iter<'a>(&'a self, claims: Option<&'a Claims>, consumer: Option<&'a Consumer>) -> Lines<'a> {
+        Lines { set: self, plain: self.plain, lines: self.lines.iter(), claims, consumer }
     }
 
     /// Bytes held on the heap, with what the allocator adds.
@@ -266,16 +248,71 @@ impl Name {
     }
 }
 
-/// A value that is there as it is.
-fn plain<'a>(name: Name, claims: Option<&'a Claims>, consumer: Option<&'a Consumer>) -> Option<&'a str> {
-    match name.0 {
-        0 => consumer.map(Consumer::id),
-        1 => consumer?.custom_id(),
-        2 => consumer?.username(),
-        3 => Some("true"),
-        at => {
-            let json = claims?.all_known().nth(usize::from(at - FIRST_CREDENTIAL))??;
-            Some(json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or(json))
+/// Names and values in order: what is plain, and the lines in between.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    set: &'a Set,
+    /// Those of the set that are still to come.
+    plain: u16,
+    lines: std::slice::Iter<'a, Line>,
+    claims: Option<&'a Claims>,
+    consumer: Option<&'a Consumer>,
+}
+
+impl<'a> Lines<'a> {
+    fn line(&self, line: &'a Line) -> Option<(&'a str, &'a str)> {
+        let at = usize::from(line.name.0);
+        let name = match FIXED.get(at) {
+            Some(name) => name,
+            None => &*self.set.custom.get(at - FIXED.len())?.name,
+        };
+        let value = match line.value {
+            LineValue::Claims(span) => self.claims.map_or("", |claims| span.text(&claims.json)),
+            LineValue::Own(at) => self.set.own.get(at as usize).map_or("", |text| text),
+            LineValue::True => "true",
+            LineValue::False => "false",
+        };
+        Some((name, value))
+    }
+
+    /// The value of a name of [`FIXED`] that is there as it is.
+    fn plain(&self, at: usize) -> Option<(&'a str, &'a str)> {
+        let value = match at {
+            0 => self.consumer?.id(),
+            1 => self.consumer?.custom_id()?,
+            2 => self.consumer?.username()?,
+            3 => "true",
+            at => {
+                let json = self.claims?.known_at(at - usize::from(FIRST_CREDENTIAL))?;
+                json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or(json)
+            }
+        };
+        Some((FIXED.get(at)?, value))
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = (&'a str, &'a str);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let plain = if self.plain == 0 { u32::MAX } else { self.plain.trailing_zeros() };
+            // Lines are in the order of their names, as they were written.
+            let found = match self.lines.as_slice().first() {
+                Some(line) if u32::from(line.name.0) < plain => {
+                    self.lines.next();
+                    self.line(line)
+                }
+                _ if self.plain != 0 => {
+                    self.plain &= self.plain - 1;
+                    self.plain(plain as usize)
+                }
+                _ => return None,
+            };
+            if found.is_some() {
+                return found;
+            }
         }
     }
 }
@@ -385,6 +422,7 @@ impl<'w> Writer<'w> {
     }
 
     fn finish(self) -> Set {
+        debug_assert!(self.lines.is_sorted_by_key(|line| line.name.0));
         Set {
             custom: Arc::clone(&self.writing.custom),
             plain: self.plain,

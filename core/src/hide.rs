@@ -20,16 +20,13 @@ impl<'a> Fields<'a> {
     pub(crate) fn scan(request: &Request<'a>, kong: bool) -> Self {
         let mut fields = Self::default();
         for header in request.headers {
-            // Length and first bytes settle nearly every header.
-            match header.name {
-                [b'a' | b'A', rest @ ..]
-                    if rest.len() == 12 && (rest == b"uthorization" || rest.eq_ignore_ascii_case(b"uthorization")) =>
-                {
+            // The first byte and the length settle nearly every header.
+            let Some((first, rest)) = header.name.split_first() else { continue };
+            match first | 0x20 {
+                b'a' if rest.len() == 12 && (rest == b"uthorization" || rest.eq_ignore_ascii_case(b"uthorization")) => {
                     fields.authorization.add(header.value, kong);
                 }
-                [b'x' | b'X', _, b'a' | b'A' | b'c' | b'C', ..] if is_managed(header.name) => {
-                    fields.manage(header.name)
-                }
+                b'x' if rest.len() >= 10 && is_managed(header.name) => fields.manage(header.name),
                 _ => {}
             }
         }

@@ -1,7 +1,7 @@
 //! Counters: what happened since the introspector was built, and how things stand.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::clock::duration;
@@ -11,8 +11,18 @@ use crate::decision::{Decision, Reason};
 pub const LATENCY_BOUNDS_MS: [u64; 11] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000];
 
 const BUCKETS: usize = LATENCY_BOUNDS_MS.len() + 1;
-/// Counters of requests are spread, so that threads do not pull one cache line back and forth.
+/// Counters of requests are spread over threads, so that these do not pull one cache line back and forth.
 const STRIPES: usize = 16;
+
+/// The stripe of this thread: threads take turns.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static STRIPE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+    }
+    // A thread that is about to end counts with the first.
+    STRIPE.try_with(|stripe| *stripe).unwrap_or(0)
+}
 
 /// Counters of requests, on a cache line of their own.
 #[derive(Debug, Default)]
@@ -43,15 +53,15 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 impl Stats {
-    fn stripe(&self, shard: usize) -> &Stripe {
-        // INVARIANT: the remainder is an index.
+    fn stripe(&self) -> &Stripe {
+        // INVARIANT: it is an index.
         let [first, ..] = &self.stripes;
-        self.stripes.get(shard % STRIPES).unwrap_or(first)
+        self.stripes.get(stripe()).unwrap_or(first)
     }
 
     /// `hit`: the answer was remembered, and whether it was a positive one. A hit that is allowed touches one counter.
-    pub(crate) fn decided(&self, shard: usize, decision: &Decision, hit: Option<bool>) {
-        let stripe = self.stripe(shard);
+    pub(crate) fn decided(&self, decision: &Decision, hit: Option<bool>) {
+        let stripe = self.stripe();
         match (decision, hit) {
             (Decision::Allow(_), Some(true)) => count(&stripe.hits_allowed),
             (Decision::Allow(_), _) => count(&stripe.allowed),

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::cache::{Computed, Hit, Key, KeyHasher, Keys, Lookup, Pools};
+use crate::cache::{Hit, Key, KeyHasher, Keys, Lookup, Pools};
 use crate::claims::Claims;
 use crate::config::{Config, Settings, Sizes};
+use crate::decision::Grant;
 use crate::flight::{Flight, Outcome, Ticket, Wakes};
 use crate::request::Request;
 use crate::stats::Snapshot;
@@ -19,8 +20,12 @@ use crate::stats::Snapshot;
 pub(crate) struct Store {
     keys: Keys,
     evictions: Arc<AtomicU64>,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Apart]>,
 }
+
+/// A shard on cache lines of its own: threads at work in two of them do not meet.
+#[repr(align(128))]
+struct Apart(Mutex<Shard>);
 
 struct Shard {
     pools: Pools,
@@ -57,7 +62,7 @@ impl Store {
     /// A store of other sizes with everything that this one remembers, as far as it fits. Questions under way stay behind.
     pub(crate) fn resized(&self, config: &Config) -> Self {
         let store = Self::with(self.keys.clone(), config.settings.sizes, Arc::clone(&self.evictions));
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let mut old = shard.lock().pools.take();
             old.move_to(|key, put| put(&mut store.shard(key).lock().pools));
         }
@@ -71,8 +76,9 @@ impl Store {
             negative_capacity: sizes.negative_capacity / count,
             max_bytes: sizes.max_bytes / count,
         };
-        let shard =
-            || Mutex::new(Shard { pools: Pools::new(each, Arc::clone(&evictions)), flights: HashMap::default() });
+        let shard = || {
+            Apart(Mutex::new(Shard { pools: Pools::new(each, Arc::clone(&evictions)), flights: HashMap::default() }))
+        };
         let shards = std::iter::repeat_with(shard).take(count).collect();
         Self { keys, evictions, shards }
     }
@@ -138,8 +144,8 @@ impl Store {
     }
 
     /// Remembers what was computed for an answer.
-    pub(crate) fn keep(&self, key: &Key, claims: &Arc<Claims>, computed: Computed) {
-        self.shard(key).lock().pools.keep(key, claims, computed);
+    pub(crate) fn keep(&self, key: &Key, claims: &Arc<Claims>, grant: Arc<Grant>) {
+        self.shard(key).lock().pools.keep(key, claims, grant);
     }
 
     /// Drops what is remembered about a token, and lets no request that begins from now on join a flight for it.
@@ -151,7 +157,7 @@ impl Store {
             return shard.pools.remove(&family);
         }
         let mut forgotten = false;
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let mut shard = shard.lock();
             shard.flights.retain(|_, boarded| boarded.family != Some(family));
             forgotten |= shard.pools.remove_family(&family);
@@ -160,7 +166,7 @@ impl Store {
     }
 
     pub(crate) fn forget_all(&self) {
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let mut shard = shard.lock();
             shard.flights.clear();
             shard.pools.clear();
@@ -168,7 +174,7 @@ impl Store {
     }
 
     pub(crate) fn count(&self, snapshot: &mut Snapshot) {
-        for shard in &self.shards {
+        for Apart(shard) in &self.shards {
             let shard = shard.lock();
             let (positive, negative, bytes) = shard.pools.held();
             snapshot.entries += positive;
@@ -182,7 +188,7 @@ impl Store {
         let at = key.shard() & (self.shards.len() - 1);
         // INVARIANT: the number of shards is a power of two, so `at` is an index.
         #[allow(clippy::indexing_slicing, reason = "see above")]
-        &self.shards[at]
+        &self.shards[at].0
     }
 }
 

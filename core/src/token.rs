@@ -268,6 +268,13 @@ fn content_length(headers: &[Header<'_>]) -> Option<usize> {
 
 /// What follows the scheme, spaces trimmed; none if there are no credentials, or of another scheme.
 fn credentials(value: &[u8], kong: bool) -> Option<&[u8]> {
+    // As nearly everybody writes it: one space before the token, none around.
+    if let Some(token) = value.strip_prefix(b"Bearer ")
+        && let [first, .., last] | [first @ last] = token
+        && ![first, last].into_iter().any(|byte| matches!(byte, b' ' | b'\t'))
+    {
+        return Some(token);
+    }
     let value = trim(value);
     let end = value.iter().position(|&byte| byte == b' ' || byte == b'\t').unwrap_or(value.len());
     let (scheme, rest) = value.split_at_checked(end)?;

@@ -371,3 +371,46 @@ fn steps_and_decisions_travel_between_threads() {
     is_sync::<Consumers>();
     is_sync::<Config>();
 }
+
+#[test]
+fn a_lookup_decides_from_what_is_known_and_begins_nothing() {
+    let introspector = introspector(CONFIG);
+    let now = Now::new(Duration::from_secs(1000), Duration::from_secs(1000));
+    let headers = [Header::new("Authorization", "Bearer abc")];
+    let request = Request::new("GET", "/").headers(&headers);
+    assert!(introspector.lookup(&request, now).is_none());
+    assert_eq!((introspector.snapshot().misses, introspector.snapshot().in_flight), (0, 0));
+
+    let Step::Introspect(exchange) = begin(&introspector, "abc", now) else { panic!() };
+    assert!(introspector.lookup(&request, now).is_none(), "another request asks");
+    assert_eq!(introspector.snapshot().waits, 0);
+    let _ = exchange.resume(answer(r#"{"active":true,"scope":"read"}"#), now);
+    let Some(Decision::Allow(allow)) = introspector.lookup(&request, now) else { panic!() };
+    assert_eq!(allow.source(), tokenward_core::Source::Cache);
+
+    let Some(Decision::Allow(again)) = introspector.lookup(&request, now) else { panic!() };
+    assert!(allow.shared().is_some() && allow.shared() == again.shared());
+    introspector.replace_consumers(Consumers::none());
+    let Some(Decision::Allow(again)) = introspector.lookup(&request, now) else { panic!() };
+    assert!(allow.shared() != again.shared(), "what was computed for another directory is another thing");
+
+    let policy = introspector.policy(r#"{"require":{"scopes":["write"]}}"#).unwrap();
+    let Some(Decision::Deny(deny)) = introspector.lookup_with(&policy, &request, now) else { panic!() };
+    assert_eq!(deny.reason(), Reason::InsufficientScope);
+    let Some(Decision::Deny(deny)) = introspector.lookup(&Request::new("GET", "/"), now) else { panic!() };
+    assert_eq!(deny.reason(), Reason::TokenMissing);
+}
+
+#[test]
+fn a_host_without_room_refuses_all_who_wait_and_the_next_asks_again() {
+    let introspector = introspector(CONFIG);
+    let now = Now::new(Duration::from_secs(1000), Duration::from_secs(1000));
+    let Step::Introspect(exchange) = begin(&introspector, "abc", now) else { panic!() };
+    let Step::Wait(wait) = begin(&introspector, "abc", now) else { panic!() };
+    for step in [exchange.decline(now), wait.resume(now)] {
+        let Step::Done(Decision::Deny(deny)) = step else { panic!() };
+        assert_eq!(deny.reason(), Reason::Overloaded);
+    }
+    assert_eq!(introspector.snapshot().in_flight, 0);
+    assert!(matches!(begin(&introspector, "abc", now), Step::Introspect(_)));
+}

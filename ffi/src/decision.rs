@@ -25,7 +25,7 @@ struct Views {
     set: OnceCell<SmallVec<[tokenward_header; 16]>>,
     remove: OnceCell<SmallVec<[tokenward_str; 4]>>,
     answer: OnceCell<SmallVec<[tokenward_header; 4]>>,
-    /// Texts of claims that had escapes.
+    /// Texts of claims that had to be written anew, each once.
     texts: RefCell<Vec<Box<str>>>,
 }
 
@@ -476,12 +476,9 @@ impl tokenward_decision {
 
     /// Made when C first looks.
     pub(crate) fn lines_to_set(&self, allow: &Allow) -> &[tokenward_header] {
-        self.views().set.get_or_init(|| {
-            let mut all = SmallVec::new();
-            // From within: this iterator asked for one after the other costs three times as much.
-            allow.edits().set().for_each(|(name, value)| all.push(tokenward_header::of(name, value)));
-            all
-        })
+        self.views()
+            .set
+            .get_or_init(|| allow.edits().set().map(|(name, value)| tokenward_header::of(name, value)).collect())
     }
 
     /// Likewise.
@@ -498,13 +495,15 @@ impl tokenward_decision {
         self.views.get_or_init(Box::default)
     }
 
-    /// Text that lives as long as this decision.
+    /// Text that lives as long as this decision: the same array for the same text, so that looking again takes no more memory.
     fn keep(&self, text: String) -> tokenward_str {
-        let text = text.into_boxed_str();
-        let view = tokenward_str::of(&*text);
+        let mut texts = self.views().texts.borrow_mut();
+        let at = texts.iter().position(|known| **known == *text).unwrap_or_else(|| {
+            texts.push(text.into_boxed_str());
+            texts.len() - 1
+        });
         // The heap does not move with the vector.
-        self.views().texts.borrow_mut().push(text);
-        view
+        tokenward_str::of(texts.get(at).map_or("", |text| &**text))
     }
 }
 

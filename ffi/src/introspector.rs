@@ -60,8 +60,8 @@ pub struct tokenward_options {
     pub log: tokenward_log_fn,
     /// What `log` and `log_release` are called with.
     pub log_userdata: *mut c_void,
-    /// Called once, after the last line: when the introspector and every step of it are freed, on the thread that freed the last; NULL:
-    /// nothing. Not called if no introspector was made.
+    /// Called once, after the last line: when the introspector and every step of it that stands at a call or a wait are gone (a step that
+    /// has its decision needs it no more), inside of the call that ended the last; NULL: nothing. Not called if no introspector was made.
     pub log_release: tokenward_release_fn,
     /// Lines up to this `tokenward_level` are made; 0: up to TOKENWARD_LEVEL_INFO.
     pub log_level: u32,

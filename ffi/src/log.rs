@@ -10,6 +10,7 @@ use tokenward_core::{Level, Log, Record};
 
 use crate::guard::{Out, Outcome, borrow, give, guard, guard_or, take};
 use crate::introspector::{tokenward_introspector, tokenward_options};
+use crate::ready::at_once;
 use crate::result::tokenward_result;
 use crate::text::{first, tokenward_header, tokenward_str};
 
@@ -105,7 +106,7 @@ impl Drop for Target {
             && let Some(release) = self.release
         {
             // SAFETY: the host's function with the host's argument, once, after the last line.
-            unsafe { release(self.userdata) }
+            at_once(|| unsafe { release(self.userdata) });
         }
     }
 }
@@ -143,7 +144,7 @@ impl Log for Sink {
         let line = tokenward_line::of(record);
         if let Some(call) = self.target.call {
             // SAFETY: the host's function with the host's argument, and a line that lives for the call.
-            unsafe { call(self.target.userdata, &line) }
+            at_once(|| unsafe { call(self.target.userdata, &line) });
         } else if self.mailbox.capacity > 0 {
             self.mailbox.keep(line);
         }

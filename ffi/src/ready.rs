@@ -1,6 +1,7 @@
 //! Who is told that a wait can go on: a function of the host's, or a tag that it asks for.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -24,7 +25,7 @@ impl ReadyTags {
 }
 
 /// One registration of a tag. Dropping it takes the tag back: the wait has ended.
-pub(crate) struct Tag(Arc<Registration>);
+struct Tag(Arc<Registration>);
 
 struct Registration {
     tags: Arc<ReadyTags>,
@@ -35,18 +36,14 @@ struct Registration {
 }
 
 impl Tag {
-    pub(crate) fn new(tags: &Arc<ReadyTags>, tag: u64) -> Self {
+    fn new(tags: &Arc<ReadyTags>, tag: u64) -> Self {
         let place = tags.next.fetch_add(1, Ordering::Relaxed);
         Self(Arc::new(Registration { tags: Arc::clone(tags), place, tag, ended: AtomicBool::new(false) }))
     }
 
     /// The step is resumed already: nobody has to be told.
-    pub(crate) fn take_back(&self) {
+    fn take_back(&self) {
         self.0.tags.ready.lock().remove(&self.0.place);
-    }
-
-    pub(crate) fn waker(&self) -> Waker {
-        Waker::new(Target::Tag(Arc::clone(&self.0)))
     }
 }
 
@@ -68,6 +65,67 @@ impl Registration {
     }
 }
 
+/// Runs a callback of the host's, unless one runs on this thread already: then it is left for `later`, once that has returned. So they
+/// are never nested, and any number of them fits on the stack.
+fn one_after_the_other(telling: Arc<Telling>, ready: bool) {
+    let mut telling = Some(telling);
+    // On a thread that is about to end there is no queue any more.
+    let _ = LATER.try_with(|later| telling = telling.take().and_then(|telling| queued(later, telling, ready)));
+    if let Some(telling) = telling {
+        telling.call(ready);
+        run_later();
+    }
+}
+
+/// Runs a callback that cannot wait for its turn, a line's, and those that came meanwhile after it.
+pub(crate) fn at_once(callback: impl FnOnce()) {
+    let is_outermost = LATER.try_with(|later| {
+        let before = later.take();
+        let is_outermost = before.is_none();
+        later.set(Some(before.unwrap_or_default()));
+        is_outermost
+    });
+    callback();
+    if is_outermost == Ok(true) {
+        run_later();
+    }
+}
+
+type Later = VecDeque<(Arc<Telling>, bool)>;
+
+thread_local! {
+    /// What came while a callback of the host's runs on this thread; none if none does.
+    static LATER: Cell<Option<Later>> = const { Cell::new(None) };
+}
+
+/// Queues it if a callback runs; otherwise one is about to, and it is given back.
+fn queued(later: &Cell<Option<Later>>, telling: Arc<Telling>, ready: bool) -> Option<Arc<Telling>> {
+    match later.take() {
+        Some(mut queue) => {
+            queue.push_back((telling, ready));
+            later.set(Some(queue));
+            None
+        }
+        None => {
+            later.set(Some(Later::new()));
+            Some(telling)
+        }
+    }
+}
+
+fn run_later() {
+    let next = |later: &Cell<Option<Later>>| {
+        let mut queue = later.take()?;
+        // With none left, no callback runs any more.
+        let next = queue.pop_front()?;
+        later.set(Some(queue));
+        Some(next)
+    };
+    while let Ok(Some((telling, ready))) = LATER.try_with(next) {
+        telling.call(ready);
+    }
+}
+
 enum Target {
     Function { function: unsafe extern "C" fn(userdata: *mut c_void, ready: bool), userdata: *mut c_void },
     Tag(Arc<Registration>),
@@ -84,6 +142,29 @@ pub(crate) struct Waker(Arc<Telling>);
 struct Telling {
     target: Target,
     stage: AtomicU8,
+    /// The wait has ended, or another registration took this one's place: a call that is still to be made says so.
+    gone: AtomicBool,
+}
+
+/// What a step that waits holds of its registration. Dropping it ends that.
+pub(crate) struct Current {
+    telling: Arc<Telling>,
+    tag: Option<Tag>,
+}
+
+impl Current {
+    /// The step is resumed already: nobody has to be told.
+    pub(crate) fn take_back(&self) {
+        if let Some(tag) = &self.tag {
+            tag.take_back();
+        }
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        self.telling.gone.store(true, Ordering::Release);
+    }
 }
 
 /// It is being registered: an answer that comes now is kept until that is done, so that the host hears of it when the step is whole.
@@ -93,15 +174,24 @@ const EARLY_READY: u8 = 2;
 const EARLY_GONE: u8 = 3;
 
 impl Waker {
+    /// With what the step holds of it.
     pub(crate) fn function(
         function: unsafe extern "C" fn(userdata: *mut c_void, ready: bool),
         userdata: *mut c_void,
-    ) -> Self {
-        Self::new(Target::Function { function, userdata })
+    ) -> (Self, Current) {
+        Self::new(Target::Function { function, userdata }, None)
     }
 
-    fn new(target: Target) -> Self {
-        Self(Arc::new(Telling { target, stage: AtomicU8::new(REGISTERING) }))
+    /// With what the step holds of it.
+    pub(crate) fn tag(tags: &Arc<ReadyTags>, tag: u64) -> (Self, Current) {
+        let tag = Tag::new(tags, tag);
+        Self::new(Target::Tag(Arc::clone(&tag.0)), Some(tag))
+    }
+
+    fn new(target: Target, tag: Option<Tag>) -> (Self, Current) {
+        let (stage, gone) = (AtomicU8::new(REGISTERING), AtomicBool::new(false));
+        let telling = Arc::new(Telling { target, stage, gone });
+        (Self(Arc::clone(&telling)), Current { telling, tag })
     }
 
     /// What the core calls.
@@ -121,19 +211,26 @@ impl Waker {
 }
 
 impl Telling {
-    fn answer(&self, ready: bool) {
+    fn answer(self: &Arc<Self>, ready: bool) {
         let early = if ready { EARLY_READY } else { EARLY_GONE };
         if self.stage.compare_exchange(REGISTERING, early, Ordering::AcqRel, Ordering::Acquire).is_err() {
             self.tell(ready);
         }
     }
 
-    fn tell(&self, ready: bool) {
+    fn tell(self: &Arc<Self>, ready: bool) {
         match &self.target {
-            // SAFETY: the host's function with the host's argument, once: by `Once`.
-            Target::Function { function, userdata } => unsafe { function(*userdata, ready) },
+            Target::Function { .. } => one_after_the_other(Arc::clone(self), ready),
             Target::Tag(registration) if ready => registration.wake(),
             Target::Tag(_) => {}
+        }
+    }
+
+    fn call(&self, ready: bool) {
+        if let Target::Function { function, userdata } = self.target {
+            let ready = ready && !self.gone.load(Ordering::Acquire);
+            // SAFETY: the host's function with the host's argument, once: by `Once`.
+            unsafe { function(userdata, ready) }
         }
     }
 }

@@ -11,7 +11,7 @@ use tokenward_core::{Decision, Exchange, Introspector, Now, Step, Wait};
 use crate::decision::tokenward_decision;
 use crate::guard::{Out, Outcome, Panicked, borrow, caught, guard, guard_or, optional};
 use crate::introspector::{tokenward_introspector, tokenward_policy};
-use crate::ready::{ReadyTags, Tag, Waker};
+use crate::ready::{Current, ReadyTags, Waker};
 use crate::request::{tokenward_reply, tokenward_request, tokenward_time};
 use crate::result::tokenward_result;
 use crate::sized::sized;
@@ -24,9 +24,9 @@ pub struct tokenward_step {
     busy: Cell<bool>,
     /// Freed by a callback during a call about it, which does it at its end.
     doomed: Cell<bool>,
-    /// Of the wait it stands at.
-    tag: Cell<Option<Tag>>,
-    /// None for a step that was a decision from the beginning.
+    /// Who is told that the wait it stands at can go on.
+    registration: Cell<Option<Current>>,
+    /// None for a decision, which needs nothing of its introspector any more.
     origin: Option<Origin>,
 }
 
@@ -58,8 +58,9 @@ pub struct tokenward_wait {
 }
 
 /// Told that a wait can go on (`ready`), or that it ended before that. It may run inside `tokenward_step_on_ready` itself, and on
-/// whichever thread replied to, resumed or freed another step, or authenticated. Where the wait ends within a callback, it runs after the
-/// outermost call of that thread: `userdata` lives until it has run, whatever became of the step. It may call Tokenward, but not free the
+/// whichever thread replied to, resumed or freed another step, or authenticated. Callbacks are never nested: what becomes due while one of
+/// a thread runs (this one or a log function) runs there after it, before the call that it ran inside of ends. `userdata` lives until it has
+/// run, whatever became of the step. It may call Tokenward, but not free the
 /// introspector, policy or document that the call was given which it runs inside of, nor block; steps it may free. It must not unwind (no
 /// exception, no longjmp). A host whose threads share a step keeps them apart itself, this function included.
 pub type tokenward_ready_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, ready: bool)>;
@@ -294,12 +295,12 @@ pub unsafe extern "C" fn tokenward_step_resume(
             return Err(tokenward_result::TOKENWARD_WRONG_STEP);
         };
         // SAFETY: the step is busy and exists; nobody else reads this cell meanwhile.
-        let tag = unsafe { &(*step).tag };
-        let kept = tag.take().inspect(Tag::take_back);
+        let registration = unsafe { &(*step).registration };
+        let kept = registration.take().inspect(Current::take_back);
         let next = core_work(|| wait.wait.resume(now));
         // With another wait than before, this is a registration that nothing comes of.
         if matches!(next, Ok(Step::Wait(_))) {
-            tag.set(kept);
+            registration.set(kept);
         }
         // SAFETY: as above; the step was marked busy, so that it still exists.
         unsafe { proceed(step, next.map(Some)) }
@@ -327,7 +328,7 @@ pub unsafe extern "C" fn tokenward_step_on_ready(
     guard(|| {
         let function = ready.ok_or(tokenward_result::TOKENWARD_NULL_POINTER)?;
         // SAFETY: the header's rule for handles.
-        unsafe { register(step, |_| Some((Waker::function(function, userdata), None))) }
+        unsafe { register(step, |_| Some(Waker::function(function, userdata))) }
     })
 }
 
@@ -343,12 +344,8 @@ pub unsafe extern "C" fn tokenward_step_on_ready(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tokenward_step_set_tag(step: *mut tokenward_step, tag: u64) -> tokenward_result {
     guard(|| {
-        let registration = |origin: Option<&Origin>| {
-            let tag = Tag::new(&origin?.tags, tag);
-            Some((tag.waker(), Some(tag)))
-        };
         // SAFETY: the header's rule for handles.
-        unsafe { register(step, registration) }
+        unsafe { register(step, |origin| Some(Waker::tag(&origin?.tags, tag))) }
     })
 }
 
@@ -374,6 +371,8 @@ pub unsafe extern "C" fn tokenward_step_free(step: *mut tokenward_step) {
         }
         if !matches!(seen.state, State::Decision(_)) {
             seen.busy.set(true);
+            // First: nobody is told of a wait that is given up.
+            drop(seen.registration.take());
             // SAFETY: as above; no call is under way.
             let state = replace(unsafe { &mut (*step).state }, State::Away);
             // Callbacks run here and may come back to this step: it still exists, and is busy.
@@ -527,7 +526,7 @@ impl tokenward_step {
             state: step.into(),
             busy: Cell::new(false),
             doomed: Cell::new(false),
-            tag: Cell::new(None),
+            registration: Cell::new(None),
             origin,
         }))
     }
@@ -581,13 +580,13 @@ unsafe fn seize(step: *mut tokenward_step, expected: impl FnOnce(&State) -> bool
 /// As [`mark`].
 unsafe fn register(
     step: *mut tokenward_step,
-    registration: impl FnOnce(Option<&Origin>) -> Option<(Waker, Option<Tag>)>,
+    registration: impl FnOnce(Option<&Origin>) -> Option<(Waker, Current)>,
 ) -> Outcome {
     // SAFETY: the caller's promise.
     unsafe { mark(step, |state| matches!(state, State::Wait(_))) }?;
     // SAFETY: as above. While a step is busy it exists, and nothing of it changes but its cells.
     let seen = unsafe { &*step };
-    let (Some((waker, tag)), State::Wait(wait)) = (registration(seen.origin.as_ref()), &seen.state) else {
+    let (Some((waker, current)), State::Wait(wait)) = (registration(seen.origin.as_ref()), &seen.state) else {
         // INVARIANT: a step that waits has an origin.
         seen.busy.set(false);
         return Err(tokenward_result::TOKENWARD_WRONG_STEP);
@@ -595,7 +594,7 @@ unsafe fn register(
     let once = waker.once();
     let registered = core_work(|| wait.wait.on_ready(move |ready| once.call(ready)));
     // The one before is taken back.
-    drop(seen.tag.replace(tag));
+    drop(seen.registration.replace(Some(current)));
     // SAFETY: the caller's promise; the step was marked busy, so that it still exists.
     let result = unsafe { proceed(step, registered.map(|()| None)) };
     waker.registered(result.is_ok());
@@ -628,12 +627,17 @@ unsafe fn proceed(step: *mut tokenward_step, next: Result<Option<Step>, Panicked
     if let Some(next) = next {
         // SAFETY: the caller's promise; callbacks only look at a busy step, and none is under way here.
         let before = replace(unsafe { &mut (*step).state }, next.into());
-        // After a panic it may be a wait, whose function is called now, and may free the step.
+        if matches!(before, State::Wait(_)) {
+            // After a panic; its function is called now, and may free the step.
+            // SAFETY: as above.
+            drop(unsafe { &(*step).registration }.take());
+        }
         let _ = caught(|| drop(before));
     }
     // SAFETY: the caller's promise. Looked at alone.
     let seen = unsafe { &*step };
     if seen.doomed.get() {
+        drop(seen.registration.take());
         // SAFETY: the caller's promise; nobody looks at it any more.
         let state = replace(unsafe { &mut (*step).state }, State::Away);
         // Further callbacks may run here, and find the step busy.
@@ -642,7 +646,13 @@ unsafe fn proceed(step: *mut tokenward_step, next: Result<Option<Step>, Panicked
         drop(unsafe { Box::from_raw(step) });
         return Err(tokenward_result::TOKENWARD_FREED);
     }
-    seen.busy.set(false);
+    let is_decided = matches!(seen.state, State::Decision(_));
+    // SAFETY: as above; no callback is under way.
+    let origin = if is_decided { unsafe { &mut (*step).origin }.take() } else { None };
+    // SAFETY: as above.
+    unsafe { &*step }.busy.set(false);
+    // It may be the last of the introspector, whose log is released then: a callback, which may free the step.
+    let _ = caught(|| drop(origin));
     result
 }
 

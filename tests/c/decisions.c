@@ -70,6 +70,12 @@ topic_decisions(void)
     CHECK(tokenward_decision_claim_text(decision, "username", 8, &s) == TOKENWARD_OK && is(s, "alice"));
     CHECK(tokenward_decision_claim_text(decision, "sub", 3, &s) == TOKENWARD_OK);
     CHECK(s.len == 4 && memcmp(s.data, "a\0\"b", 4) == 0);
+    /* Looked at again it is the same array: a decision does not grow by being looked at. */
+    {
+        const char  *first = s.data;
+
+        CHECK(tokenward_decision_claim_text(decision, "sub", 3, &s) == TOKENWARD_OK && s.data == first && s.len == 4);
+    }
     CHECK(tokenward_decision_claim_at(decision, "/realm/roles/1", 14, &s) == TOKENWARD_OK && is(s, "20"));
     CHECK(tokenward_decision_claim_value(decision, introspector, NULL, "sub", 3, &s) == TOKENWARD_OK);
     CHECK(is(s, "UTF-8''a%00%22b"));

@@ -37,7 +37,7 @@ topic_logs(void)
     seen_t                   seen;
     tokenward_str            s;
     tokenward_line          *line = NULL;
-    tokenward_step          *step;
+    tokenward_step          *step, *again;
     tokenward_options        options;
     tokenward_introspector  *introspector;
     const tokenward_header  *fields;
@@ -77,6 +77,29 @@ topic_logs(void)
     CHECK(seen.released == 0);
     tokenward_step_free(step);
     CHECK(seen.released == 1);
+
+    /* A step that has its decision logs no more, however it came to it. */
+    seen.released = 0;
+    introspector = introspector_of(&options);
+    step = begin(introspector, "abc");
+    CHECK(reply_active(step) == TOKENWARD_OK);
+    again = begin(introspector, "abc");
+    CHECK(stands_at(again) == 'd');
+    tokenward_introspector_free(introspector);
+    CHECK(seen.released == 1 && stands_at(step) == 'd' && stands_at(again) == 'd');
+    tokenward_step_free(step);
+    tokenward_step_free(again);
+    CHECK(seen.released == 1);
+
+    /* Nor does one whose introspector is gone when it comes to its decision: it is the last. */
+    seen.released = 0;
+    introspector = introspector_of(&options);
+    step = begin(introspector, "abc");
+    tokenward_introspector_free(introspector);
+    CHECK(seen.released == 0);
+    CHECK(reply_active(step) == TOKENWARD_OK);
+    CHECK(seen.released == 1 && stands_at(step) == 'd');
+    tokenward_step_free(step);
 
     /* Kept, the newest ones. */
     memset(&options, 0, sizeof(options));

@@ -159,6 +159,7 @@ static const struct {
     { "stats", topic_stats },
     { "tags", topic_tags },
     { "threads", topic_threads },
+    { "turns", topic_turns },
     { "used", topic_used },
 };
 

@@ -67,6 +67,7 @@ void topic_reentry(void);
 void topic_stats(void);
 void topic_tags(void);
 void topic_threads(void);
+void topic_turns(void);
 void topic_used(void);
 
 #endif

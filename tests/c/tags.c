@@ -57,6 +57,33 @@ a_tag_comes_when_its_step_is_whole(void)
 }
 
 
+/* A tag whose wait is just being given up is given to nobody, a function that runs meanwhile included. */
+
+static void
+a_tag_ends_before_its_wait(void)
+{
+    seen_t                   seen;
+    tokenward_step          *tagged, *other;
+    tokenward_introspector  *introspector = introspector_of(NULL);
+
+    memset(&seen, 0, sizeof(seen));
+    seen.introspector = introspector;
+    seen.asks = begin(introspector, "abc");
+    tagged = begin(introspector, "abc");
+    CHECK(tokenward_step_set_tag(tagged, 7) == TOKENWARD_OK);
+    /* Elected, since it is the only one; the one that comes then is woken when it goes. */
+    tokenward_step_free(seen.asks);
+    other = begin(introspector, "abc");
+    CHECK(tokenward_step_on_ready(other, asks_for_a_tag, &seen) == TOKENWARD_OK);
+    seen.result = TOKENWARD_OK;
+    tokenward_step_free(tagged);
+    CHECK(seen.result == TOKENWARD_ABSENT && seen.tag == 0);
+    CHECK(tokenward_next_ready(introspector, &seen.tag) == TOKENWARD_ABSENT);
+    tokenward_step_free(other);
+    tokenward_introspector_free(introspector);
+}
+
+
 /* Tags that nobody asks for go with their waits: there are never more than steps that wait. */
 
 static void
@@ -162,5 +189,6 @@ topic_tags(void)
     tokenward_step_free(asks);
 
     a_tag_comes_when_its_step_is_whole();
+    a_tag_ends_before_its_wait();
     tags_go_with_their_waits();
 }

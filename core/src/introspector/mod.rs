@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::cache::{Computed, Hit, Key, Lookup};
+use crate::cache::{Hit, Key, Lookup};
 use crate::checks::Verified;
 use crate::claims::Claims;
 use crate::clock::Now;
 use crate::config::{Config, ConfigError, Policy, Problem, Profile};
 use crate::consumer::{Consumers, Identity};
-use crate::decision::{Allow, Decision, Deny, Grant, Reason, Seconds, Source};
+use crate::decision::{Allow, Decision, Deny, Grant, Made, Reason, Seconds, Source};
 use crate::flight::Slots;
 use crate::headers::{self, Set};
 use crate::hide::{Fields, Hidden};
@@ -144,6 +144,19 @@ impl Introspector {
     pub fn begin_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
         let state = self.inner.state.load();
         self.begin_in(&state, policy, request, now)
+    }
+
+    /// Decides without asking anybody: from what is remembered, or where no answer is needed. None, and nothing is counted or
+    /// begun, where [`begin`](Self::begin) would give a call to make or a wait.
+    pub fn lookup(&self, request: &Request<'_>, now: Now) -> Option<Decision> {
+        let state = self.inner.state.load();
+        decided(self.known(&state, &state.config.policy, request, now))
+    }
+
+    /// The same, by a further policy.
+    pub fn lookup_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Option<Decision> {
+        let state = self.inner.state.load();
+        decided(self.known(&state, policy, request, now))
     }
 
     /// Whether the body is needed to decide by the document's own policy. A host reads and hands over a body only then, up to
@@ -277,7 +290,7 @@ impl Introspector {
     /// The refusal for a defect: what a binding gives where it caught a panic, or cannot go on. `head`: the request is HEAD.
     pub fn internal(&self, head: bool) -> Decision {
         let decision = Decision::internal(head);
-        self.inner.stats.decided(0, &decision, None);
+        self.inner.stats.decided(&decision, None);
         decision
     }
 
@@ -288,6 +301,22 @@ impl Introspector {
     }
 
     fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
+        self.known(state, policy, request, now).unwrap_or_else(|context| {
+            if context.body_not_searched {
+                count(&self.inner.stats.bodies_not_searched);
+            }
+            context.ask(now, Source::Cache)
+        })
+    }
+
+    /// The decision, if nobody has to be asked for it, as a step that is done.
+    fn known(
+        &self,
+        state: &Arc<State>,
+        policy: &Policy,
+        request: &Request<'_>,
+        now: Now,
+    ) -> Result<Step, Box<Context>> {
         let rules = &*policy.0;
         let kong = rules.profile == Profile::Kong;
         let head = request.method == b"HEAD";
@@ -298,22 +327,25 @@ impl Introspector {
         if !rules.run_on_preflight && is_preflight(request, kong) {
             let hidden = Hidden::of(request, fields, None, rules.hide);
             let allow = Allow { grant: None, hidden, source: Source::None };
-            return inner.done(&asked(None, Source::None), Decision::Allow(allow));
+            return Ok(inner.done(&asked(None, Source::None), Decision::Allow(allow)));
         }
 
         let found = token::read(request, &fields.authorization, &reading(&state.config, policy));
-        if found.body_not_searched {
-            count(&inner.stats.bodies_not_searched);
-        }
+        let known = |step| {
+            if found.body_not_searched {
+                count(&inner.stats.bodies_not_searched);
+            }
+            Ok(step)
+        };
         let hidden = Hidden::of(request, fields, Some(&found), rules.hide);
         let token = match &found.presented {
             Presented::Token(token) => token.bytes(),
             Presented::Nothing => {
-                return inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden);
+                return known(inner.refuse(&asked(None, Source::None), Reason::TokenMissing.into(), hidden));
             }
             Presented::Malformed(malformed) => {
                 let denial = Denial { malformed: Some(*malformed), ..Denial::from(Reason::RequestMalformed) };
-                return inner.refuse(&asked(None, Source::None), denial, hidden);
+                return known(inner.refuse(&asked(None, Source::None), denial, hidden));
             }
         };
 
@@ -322,13 +354,13 @@ impl Introspector {
             && let Some(hit) = state.store.find(&key, &inner.lookup(state, policy, now))
         {
             let asked = Asked { hit: Some(!matches!(hit, Hit::Inactive)), ..asked(Some(&key), Source::Cache) };
-            return inner.conclude(&asked, hit, hidden);
+            return known(inner.conclude(&asked, hit, hidden));
         }
         if found.unchecked && !token::is_b64token(token) {
             let denial = Denial { malformed: Some(Malformed::Header), ..Denial::from(Reason::RequestMalformed) };
-            return inner.refuse(&asked(None, Source::None), denial, hidden);
+            return known(inner.refuse(&asked(None, Source::None), denial, hidden));
         }
-        let context = Context {
+        Err(Box::new(Context {
             inner: Arc::clone(&self.inner),
             state: Arc::clone(state),
             policy: policy.clone(),
@@ -336,16 +368,23 @@ impl Introspector {
             family: state.store.family(token),
             question: Question::new(token, request, state.config.endpoint.introspect_request),
             hidden,
+            body_not_searched: found.body_not_searched,
             head,
             deadline: now.mono.saturating_add(state.config.settings.timeout),
-        };
-        context.ask(now, Source::Cache)
+        }))
     }
 }
 
 impl fmt::Debug for Introspector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Introspector").finish_non_exhaustive()
+    }
+}
+
+fn decided(known: Result<Step, Box<Context>>) -> Option<Decision> {
+    match known {
+        Ok(Step::Done(decision)) => Some(decision),
+        _ => None,
     }
 }
 
@@ -415,16 +454,12 @@ struct Asked<'a> {
     hit: Option<bool>,
 }
 
-impl Asked<'_> {
-    fn shard(&self) -> usize {
-        self.key.map_or(0, Key::shard)
-    }
-}
-
 impl Inner {
     fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
         let generation = self.generation.load(Ordering::Acquire);
-        Lookup { now, settings: &state.config.settings, edits: policy.0.edits, generation }
+        let settings = &state.config.settings;
+        let made = Made { edits: policy.0.edits, generation, header_bytes: settings.header_bytes };
+        Lookup { now, settings, made }
     }
 
     /// The one way from an answer to a decision, fresh, remembered or waited for: no check can be skipped.
@@ -434,7 +469,7 @@ impl Inner {
         let token = match &answer {
             Hit::Inactive => None,
             Hit::Active(claims) => Some((&claims.bounds, &**claims)),
-            Hit::Known(grant) => grant.token(),
+            Hit::Known(grant, bounds) => grant.claims.as_deref().map(|claims| (bounds, claims)),
         };
         let wall = asked.now.wall;
         let verified = match token.map(|(bounds, claims)| claims.verify(bounds, &rules.requirements, wall, leeway)) {
@@ -446,7 +481,7 @@ impl Inner {
         let grant = match (computed, answer) {
             (Some(grant), _) => grant,
             // Computed for these very claims, which have just passed their checks again.
-            (None, Hit::Known(grant)) => grant,
+            (None, Hit::Known(grant, _)) => grant,
             (None, _) => return self.refuse(asked, Reason::Internal.into(), hidden),
         };
         if rules.require_consumer && grant.identity == Identity::Unmatched {
@@ -466,14 +501,12 @@ impl Inner {
         };
         let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
         self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-        let grant = Arc::new(Grant::of_token(claims, identity, set));
+        let made = Made { edits: rules.edits, generation: directory.generation, header_bytes: settings.header_bytes };
+        let grant = Arc::new(Grant::of_token(claims, made, identity, set));
         if settings.cache
             && let Some(key) = asked.key
         {
-            let generation = directory.generation;
-            let header_bytes = settings.header_bytes;
-            let computed = Computed { edits: rules.edits, generation, header_bytes, grant: Arc::clone(&grant) };
-            asked.state.store.keep(key, claims, computed);
+            asked.state.store.keep(key, claims, Arc::clone(&grant));
         }
         grant
     }
@@ -509,7 +542,7 @@ impl Inner {
     }
 
     fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
-        self.stats.decided(asked.shard(), &decision, asked.hit);
+        self.stats.decided(&decision, asked.hit);
         if let Decision::Deny(deny) = &decision
             && self.wants(Level::Debug)
         {

@@ -71,6 +71,8 @@ pub(super) struct Context {
     pub(super) family: Option<Key>,
     pub(super) question: Question,
     pub(super) hidden: Hidden,
+    /// The request's body might hold a token, and was too long or coded.
+    pub(super) body_not_searched: bool,
     pub(super) head: bool,
     /// When this request's own time is over, on the monotonic clock.
     pub(super) deadline: i64,
@@ -179,6 +181,16 @@ impl Exchange {
         (*asking).resume(&reply, now)
     }
 
+    /// Says that the host has no room to make the call. This request and those who wait for the same answer are refused as
+    /// `overloaded`; the next request asks again.
+    pub fn decline(mut self, now: Now) -> Step {
+        let Some(asking) = self.asking.take() else {
+            // INVARIANT: as in `resume`.
+            return Step::Done(Decision::Deny(Deny::internal()));
+        };
+        (*asking).decline(now)
+    }
+
     #[cfg(feature = "client")]
     pub(crate) fn client(&self) -> Option<&crate::client::Client> {
         self.asking.as_ref().map(|asking| &asking.context.state.client)
@@ -222,22 +234,11 @@ impl Asking {
         }
 
         let read = reply::read(reply, &context.state.config.reply_rules());
-        let wakes = if in_time {
-            let outcome = match &read {
-                Ok(answer) => Outcome::Answer(answer.clone(), asked),
-                Err(none) => Outcome::Failure(*none),
-            };
-            context.state.store.land(&context.key, &flight, outcome, &settings)
-        } else {
-            // Too late for everybody else: one of those who wait asks again.
-            let (over, wakes) = flight.hand_on();
-            if over {
-                context.state.store.retire(&context.key, &flight);
-            }
-            wakes
+        let outcome = match &read {
+            Ok(answer) => Outcome::Answer(answer.clone(), asked),
+            Err(none) => Outcome::Failure(*none),
         };
-        inner.slots.release(flight.id, context.deadline);
-        wakes.run();
+        land(&context, &flight, outcome, in_time);
         // Whatever the host's sink does, those who wait have their answer.
         inner.report(reply, &read, &context.question, elapsed, now);
         match read {
@@ -245,6 +246,30 @@ impl Asking {
             Err(none) => context.refuse(none.into(), Source::Endpoint, now),
         }
     }
+
+    fn decline(self, now: Now) -> Step {
+        let Self { context, flight, .. } = self;
+        let reason = Reason::Overloaded;
+        land(&context, &flight, Outcome::Failure(reason.into()), now.mono < context.deadline);
+        context.inner.complain(reason, "the host has no room for another introspection", &[], now);
+        context.refuse(reason.into(), Source::None, now)
+    }
+}
+
+/// Ends the flight and wakes those who wait.
+fn land(context: &Context, flight: &Arc<Flight>, outcome: Outcome, in_time: bool) {
+    let wakes = if in_time {
+        context.state.store.land(&context.key, flight, outcome, &context.state.config.settings)
+    } else {
+        // Too late for everybody else: one of those who wait asks again.
+        let (over, wakes) = flight.hand_on();
+        if over {
+            context.state.store.retire(&context.key, flight);
+        }
+        wakes
+    };
+    context.inner.slots.release(flight.id, context.deadline);
+    wakes.run();
 }
 
 impl Wait {

@@ -1,0 +1,5 @@
+//! How the addon is linked.
+
+fn main() {
+    napi_build::setup();
+}

@@ -1,0 +1,3 @@
+import proxy from './proxy.js';
+
+export const { editRequest, editResponse, forwardHeaders, guardUpgrade, makePrivate, proxyEvents } = proxy;
