@@ -26,6 +26,7 @@ build = {
       ["resty.tokenward.decision"] = "lib/resty/tokenward/decision.lua",
       ["resty.tokenward.document"] = "lib/resty/tokenward/document.lua",
       ["resty.tokenward.flight"] = "lib/resty/tokenward/flight.lua",
+      ["resty.tokenward.headers"] = "lib/resty/tokenward/headers.lua",
       ["resty.tokenward.library"] = "lib/resty/tokenward/library.lua",
       ["resty.tokenward.metrics"] = "lib/resty/tokenward/metrics.lua",
       ["resty.tokenward.step"] = "lib/resty/tokenward/step.lua",

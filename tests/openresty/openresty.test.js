@@ -6,8 +6,9 @@ import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import http from 'node:http';
 
-import { ROOT, eventually } from '../gateway/support/parts.js';
+import { ROOT, close, eventually, listen } from '../gateway/support/parts.js';
 import { fetchOnce, startEndpoint, startServer } from './support/server.js';
 
 const LOCATION = (port) => `
@@ -175,6 +176,54 @@ test('a worker that ends answers those it has, and what it counted stays', async
   assert.equal(await server.stop('SIGQUIT'), 0);
   assert.doesNotMatch(server.said, /\[(alert|emerg|crit)\]|panicked/);
 });
+
+for (const [direct, used] of [['nil', 'true'], ['true', 'false'], ['false', 'nil']]) {
+  test(`headers reach the upstream whole, direct = ${direct}`, async (t) => {
+    const name = 'X-'.padEnd(200, 'n');
+    const roles = Array.from({ length: 40 }, (_, n) => `role-${n}`);
+    const endpoint = await startEndpoint(t, () => ({ body: { active: true, username: 'alice', sub: 'ü\u0001', roles } }));
+    const seen = [];
+    const upstream = http.createServer((incoming, outgoing) => {
+      seen.push(incoming.rawHeaders);
+      outgoing.end('ok');
+    });
+    const port = await listen(upstream);
+    t.after(() => close(upstream));
+    const server = await startServer(t, {
+      init: GATE(endpoint.port, `, direct = ${direct}`).replace('ttl = 3600', 'ttl = 3600, array_format = "repeat", custom_claims_forward = { "roles" }'),
+      http: `server { listen 127.0.0.1:PORT; large_client_header_buffers 8 32k; ${LOCATION(endpoint.port)}
+        location = /used { content_by_lua_block { ngx.print(tostring(require("gate").current.has_list)) } }
+        location / { access_by_lua_block { require("gate"):access() } proxy_pass http://127.0.0.1:${port}; proxy_pass_request_body off; } }`,
+    });
+    const send = (headers) =>
+      new Promise((resume, fail) => {
+        http
+          .get(`${server.url}/x`, { agent: false, headers: { Authorization: 'Bearer abc', ...headers } }, (incoming) => {
+            incoming.resume().on('end', () => resume(incoming.statusCode));
+          })
+          .on('error', fail);
+      });
+    const many = Object.fromEntries(Array.from({ length: 30 }, (_, n) => [`X-Many-${n}`, `${n}`]));
+    for (const headers of [{}, {}, { [name]: 'v'.repeat(8000) }, many, { 'x_consumer-id': 'root', 'X-Credential-Roles': 'root' }, {}]) {
+      assert.equal(await send(headers), 200);
+      const raw = seen.pop();
+      const pairs = raw.flatMap((_, at) => (at % 2 ? [] : [[raw[at], raw[at + 1]]]));
+      const ours = pairs.filter(([key]) => /^x[-_]c(onsumer|redential)/i.test(key));
+      assert.deepEqual(ours, [
+        ['X-Consumer-ID', '1'],
+        ['X-Consumer-Username', 'alice'],
+        ['X-Credential-Sub', "UTF-8''%C3%BC%01"],
+        ['X-Credential-Identifier', 'alice'],
+        ...roles.map((role) => ['X-Credential-roles', role]),
+      ]);
+      for (const [key, value] of Object.entries(headers)) {
+        if (/^x-(many|nn)/i.test(key)) assert.deepEqual(pairs.filter(([found]) => found === key), [[key, value]]);
+      }
+      assert.ok(!pairs.some(([key]) => /authorization|probe/i.test(key)));
+    }
+    assert.equal((await fetchOnce(`${server.url}/used`)).body, used);
+  });
+}
 
 test('what later phases see, in ngx.ctx', async (t) => {
   const endpoint = await startEndpoint(t, (token) => ({

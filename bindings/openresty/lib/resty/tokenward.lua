@@ -111,6 +111,7 @@ function _M.new(options)
         handle = ffi_gc(out[0], lib.tokenward_introspector_free),
         transport = chosen,
         transport_kind = kind,
+        current = current,
         reply_bytes = document:reply_bytes(),
         keepalive = document:keepalive(),
         name = options.name or "tokenward",

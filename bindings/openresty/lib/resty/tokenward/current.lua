@@ -10,6 +10,7 @@ require "resty.core.request"
 require "resty.core.time"
 local clock = require "resty.tokenward.clock"
 local decisions = require "resty.tokenward.decision"
+local headers = require "resty.tokenward.headers"
 local library = require "resty.tokenward.library"
 
 local C = ffi.C
@@ -37,8 +38,10 @@ local function is_known(version)
 end
 
 
-return function(lib, is_direct)
-    if is_direct == nil then
+-- `direct`: `false`: by ngx.req alone; `true`: by what is behind it; nil: by that and nginx's list, where both are what is known.
+return function(lib, direct)
+    local is_direct = direct
+    if direct == nil then
         is_direct = is_known(base.version)
     end
 
@@ -211,10 +214,9 @@ return function(lib, is_direct)
             return false
         end
         count = tonumber(count_out[0])
-        local headers = headers_out[0]
         for at = 0, count - 1 do
             -- What there was of that name is removed already.
-            local line = headers[at]
+            local line = headers_out[0][at]
             if not set_direct(r, line.name, line.value, 0) then
                 return false
             end
@@ -281,6 +283,27 @@ return function(lib, is_direct)
     local ngx_ctx, ngx_var, ngx_now, monotonic = ngx, ngx.var, ngx.now, clock.monotonic
     local time = ffi_new("tokenward_time")
 
+    -- Where nginx's list of headers lies: looked for at the first requests of the worker.
+    local tries, offset, is_chained = 100, nil, false
+    local add, is_whole = headers.add, headers.is_whole
+    local list_t, bytes_t = ffi.typeof("tokenward_ngx_list_t *"), ffi.typeof("char *")
+
+    local function seek(r, count)
+        tries = direct == nil and tries - 1 or 0
+        if direct == nil then
+            local found, chained = headers.find(r, elements, count)
+            if found then
+                tries = 0
+                if headers.is_true(r, found, chained, errmsg) then
+                    offset, is_chained = found, chained
+                end
+            end
+            -- The probe moved nothing that was there; where it did, it is read again.
+            C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
+        end
+        _M.has_list = offset ~= nil
+    end
+
     function _M.pass(gate, policy)
         local r = get_request()
         if not r then
@@ -302,6 +325,9 @@ return function(lib, is_direct)
         local method, target = get_method(), ngx_var.request_uri
         if has_body or (method ~= "GET" and method ~= "HEAD") or not target then
             return nil
+        end
+        if tries > 0 then
+            seek(r, count)
         end
         request.headers_len = count
         alive[1], alive[2] = method, target
@@ -326,12 +352,24 @@ return function(lib, is_direct)
             done = done + C.ngx_http_lua_ffi_req_set_header(
                 r, ffi_cast(cuchar, name.data), name.len, nil, 0, nil, 0, 1, errmsg)
         end
-        for at = 0, tonumber(summary.set_len) - 1 do
-            -- Added: what there was of that name is removed.
-            local line = summary.set[at]
-            done = done + C.ngx_http_lua_ffi_req_set_header(
-                r, ffi_cast(cuchar, line.name.data), line.name.len, ffi_cast(cuchar, line.value.data), line.value.len,
-                nil, 0, 0, errmsg)
+        -- A list of several parts, or one that is shared with another request, is the Lua module's to see to.
+        if offset and is_whole(ffi_cast(list_t, ffi_cast(bytes_t, r) + offset)) then
+            for at = 0, tonumber(summary.set_len) - 1 do
+                local line = summary.set[at]
+                if not add(ffi_cast(list_t, ffi_cast(bytes_t, r) + offset), is_chained,
+                    line.name.data, tonumber(line.name.len), line.value.data, tonumber(line.value.len))
+                then
+                    done = -1
+                end
+            end
+        else
+            for at = 0, tonumber(summary.set_len) - 1 do
+                -- Added: what there was of that name is removed.
+                local line = summary.set[at]
+                done = done + C.ngx_http_lua_ffi_req_set_header(
+                    r, ffi_cast(cuchar, line.name.data), line.name.len, ffi_cast(cuchar, line.value.data), line.value.len,
+                    nil, 0, 0, errmsg)
+            end
         end
         if done ~= 0 then
             -- All of them are 0, or less.
