@@ -81,12 +81,8 @@ pub unsafe extern "C" fn tokenward_decision_is_allow(decision: *const tokenward_
 pub unsafe extern "C" fn tokenward_decision_source(decision: *const tokenward_decision) -> tokenward_decided_by {
     guard_or(tokenward_decided_by::TOKENWARD_SOURCE_NONE, || {
         // SAFETY: the header's rule for handles.
-        match unsafe { optional(decision) }.map(|decision| decision.core.source()) {
-            None | Some(Source::None) => tokenward_decided_by::TOKENWARD_SOURCE_NONE,
-            Some(Source::Endpoint) => tokenward_decided_by::TOKENWARD_SOURCE_ENDPOINT,
-            Some(Source::Cache) => tokenward_decided_by::TOKENWARD_SOURCE_CACHE,
-            Some(Source::Waiting) => tokenward_decided_by::TOKENWARD_SOURCE_WAITING,
-        }
+        let decision = unsafe { optional(decision) };
+        source_of(decision.map(|decision| &decision.core))
     })
 }
 
@@ -101,12 +97,8 @@ pub unsafe extern "C" fn tokenward_decision_source(decision: *const tokenward_de
 pub unsafe extern "C" fn tokenward_decision_identity(decision: *const tokenward_decision) -> tokenward_identity {
     guard_or(tokenward_identity::TOKENWARD_IDENTITY_NONE, || {
         // SAFETY: the header's rules for handles.
-        match unsafe { allow(decision) }.map(|(_, allow)| allow.identity()) {
-            Err(_) | Ok(Identity::None) => tokenward_identity::TOKENWARD_IDENTITY_NONE,
-            Ok(Identity::Unmatched) => tokenward_identity::TOKENWARD_IDENTITY_UNMATCHED,
-            Ok(Identity::Consumer(_)) => tokenward_identity::TOKENWARD_IDENTITY_CONSUMER,
-            Ok(Identity::Anonymous(_)) => tokenward_identity::TOKENWARD_IDENTITY_ANONYMOUS,
-        }
+        let allow = unsafe { allow(decision) };
+        allow.map_or(tokenward_identity::TOKENWARD_IDENTITY_NONE, |(_, allow)| identity_of(allow.identity()))
     })
 }
 
@@ -466,6 +458,24 @@ pub unsafe extern "C" fn tokenward_decision_refusal_body(
         body.set(tokenward_str::of(deny.body().ok_or(tokenward_result::TOKENWARD_ABSENT)?));
         Ok(())
     })
+}
+
+pub(crate) fn source_of(decision: Option<&Decision>) -> tokenward_decided_by {
+    match decision.map(Decision::source) {
+        None | Some(Source::None) => tokenward_decided_by::TOKENWARD_SOURCE_NONE,
+        Some(Source::Endpoint) => tokenward_decided_by::TOKENWARD_SOURCE_ENDPOINT,
+        Some(Source::Cache) => tokenward_decided_by::TOKENWARD_SOURCE_CACHE,
+        Some(Source::Waiting) => tokenward_decided_by::TOKENWARD_SOURCE_WAITING,
+    }
+}
+
+pub(crate) fn identity_of(identity: &Identity) -> tokenward_identity {
+    match identity {
+        Identity::None => tokenward_identity::TOKENWARD_IDENTITY_NONE,
+        Identity::Unmatched => tokenward_identity::TOKENWARD_IDENTITY_UNMATCHED,
+        Identity::Consumer(_) => tokenward_identity::TOKENWARD_IDENTITY_CONSUMER,
+        Identity::Anonymous(_) => tokenward_identity::TOKENWARD_IDENTITY_ANONYMOUS,
+    }
 }
 
 impl tokenward_decision {

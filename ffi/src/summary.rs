@@ -4,10 +4,7 @@ use std::ptr;
 
 use tokenward_core::Decision;
 
-use crate::decision::{
-    tokenward_decision, tokenward_decision_identity, tokenward_decision_reason, tokenward_decision_source,
-    tokenward_decision_status,
-};
+use crate::decision::{identity_of, source_of, tokenward_decision, tokenward_identity};
 use crate::guard::{Out, borrow, guard};
 use crate::result::tokenward_result;
 use crate::sized::Grows;
@@ -83,31 +80,30 @@ pub unsafe extern "C" fn tokenward_decision_summary(
         }
         const NONE: tokenward_str = tokenward_str { data: ptr::null(), len: 0 };
         let text = |text: Option<&str>| text.map_or(NONE, tokenward_str::of);
-        // SAFETY: the header's rules for handles.
-        let mut made = unsafe {
-            tokenward_summary {
-                struct_size: size,
-                allow: seen.core.is_allow().into(),
-                source: tokenward_decision_source(decision) as u32,
-                identity: tokenward_decision_identity(decision) as u32,
-                reason: tokenward_decision_reason(decision),
-                status: tokenward_decision_status(decision),
-                reserved: 0,
-                remove: ptr::null(),
-                remove_len: 0,
-                set: ptr::null(),
-                set_len: 0,
-                headers: ptr::null(),
-                headers_len: 0,
-                target: NONE,
-                body: NONE,
-                consumer_id: NONE,
-                consumer_username: NONE,
-                consumer_custom_id: NONE,
-            }
+        let mut made = tokenward_summary {
+            struct_size: size,
+            allow: 0,
+            source: source_of(Some(&seen.core)) as u32,
+            identity: tokenward_identity::TOKENWARD_IDENTITY_NONE as u32,
+            reason: 0,
+            status: 0,
+            reserved: 0,
+            remove: ptr::null(),
+            remove_len: 0,
+            set: ptr::null(),
+            set_len: 0,
+            headers: ptr::null(),
+            headers_len: 0,
+            target: NONE,
+            body: NONE,
+            consumer_id: NONE,
+            consumer_username: NONE,
+            consumer_custom_id: NONE,
         };
         match &seen.core {
             Decision::Allow(allow) => {
+                made.allow = 1;
+                made.identity = identity_of(allow.identity()) as u32;
                 let (set, remove) = (seen.lines_to_set(allow), seen.names_to_remove(allow));
                 (made.set, made.set_len) = (first(set), set.len());
                 (made.remove, made.remove_len) = (first(remove), remove.len());
@@ -124,6 +120,8 @@ pub unsafe extern "C" fn tokenward_decision_summary(
                 }
             }
             Decision::Deny(deny) => {
+                made.reason = deny.reason().number().into();
+                made.status = deny.status().into();
                 let answer = seen.answer_lines(deny.headers());
                 (made.headers, made.headers_len) = (first(answer), answer.len());
                 made.body = deny.body().map_or(NONE, tokenward_str::of);
