@@ -617,6 +617,84 @@ typedef struct tokenward_reply {
  */
 typedef void (*tokenward_ready_fn)(void *userdata, bool ready);
 
+/**
+ * What a host needs of a decision about every request. What there is none of is 0 or NULL.
+ */
+typedef struct tokenward_summary {
+  /**
+   * How much was written: what was asked for.
+   */
+  size_t struct_size;
+  /**
+   * 1 if the request goes on, else 0.
+   */
+  uint32_t allow;
+  /**
+   * A number of `tokenward_decided_by`.
+   */
+  uint32_t source;
+  /**
+   * A number of `tokenward_identity`.
+   */
+  uint32_t identity;
+  /**
+   * A number of `tokenward_reason`; 0 where the request goes on.
+   */
+  uint32_t reason;
+  /**
+   * The status of a refusal; 0 where the request goes on.
+   */
+  uint32_t status;
+  /**
+   * Nothing.
+   */
+  uint32_t reserved;
+  /**
+   * As `tokenward_decision_remove`.
+   */
+  const struct tokenward_str *remove;
+  /**
+   * How many there are.
+   */
+  size_t remove_len;
+  /**
+   * As `tokenward_decision_set`.
+   */
+  const struct tokenward_header *set;
+  /**
+   * How many there are.
+   */
+  size_t set_len;
+  /**
+   * As `tokenward_decision_response_headers`, or `tokenward_decision_refusal_headers`.
+   */
+  const struct tokenward_header *headers;
+  /**
+   * How many there are.
+   */
+  size_t headers_len;
+  /**
+   * As `tokenward_decision_target`; `data` NULL: the client's own stays.
+   */
+  struct tokenward_str target;
+  /**
+   * As `tokenward_decision_body`, where `data` NULL is the client's own; or `tokenward_decision_refusal_body`.
+   */
+  struct tokenward_str body;
+  /**
+   * The consumer's id; `data` NULL: there is no consumer.
+   */
+  struct tokenward_str consumer_id;
+  /**
+   * The consumer's username; `data` NULL: it has none.
+   */
+  struct tokenward_str consumer_username;
+  /**
+   * The consumer's id in the host's own terms; `data` NULL: it has none.
+   */
+  struct tokenward_str consumer_custom_id;
+} tokenward_summary;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1621,6 +1699,21 @@ enum tokenward_result tokenward_decision_refusal_headers(const struct tokenward_
  */
 enum tokenward_result tokenward_decision_refusal_body(const struct tokenward_decision *decision,
                                                       struct tokenward_str *body);
+
+/**
+ * All that a host needs of a decision about every request, in one call.
+ *
+ * decision: the decision.
+ * summary: where it goes; what it points to lives as long as the decision.
+ * size: `sizeof(tokenward_summary)`: as much is written.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_INVALID_ARGUMENT for a size of no header up to this library's; TOKENWARD_NULL_POINTER.
+ *
+ * Threads: one at a time.
+ */
+enum tokenward_result tokenward_decision_summary(const struct tokenward_decision *decision,
+                                                 struct tokenward_summary *summary,
+                                                 size_t size);
 
 /**
  * Takes the counters of now.

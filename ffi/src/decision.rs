@@ -14,7 +14,7 @@ use crate::text::{Call, first, tokenward_header, tokenward_str};
 
 /// What becomes of a request: it goes on with exact edits, or the client gets an exact answer.
 pub struct tokenward_decision {
-    core: Decision,
+    pub(crate) core: Decision,
     /// Made when C first looks: a decision that is only asked for its outcome costs nothing more.
     views: OnceCell<Box<Views>>,
 }
@@ -81,12 +81,8 @@ pub unsafe extern "C" fn tokenward_decision_is_allow(decision: *const tokenward_
 pub unsafe extern "C" fn tokenward_decision_source(decision: *const tokenward_decision) -> tokenward_decided_by {
     guard_or(tokenward_decided_by::TOKENWARD_SOURCE_NONE, || {
         // SAFETY: the header's rule for handles.
-        match unsafe { optional(decision) }.map(|decision| decision.core.source()) {
-            None | Some(Source::None) => tokenward_decided_by::TOKENWARD_SOURCE_NONE,
-            Some(Source::Endpoint) => tokenward_decided_by::TOKENWARD_SOURCE_ENDPOINT,
-            Some(Source::Cache) => tokenward_decided_by::TOKENWARD_SOURCE_CACHE,
-            Some(Source::Waiting) => tokenward_decided_by::TOKENWARD_SOURCE_WAITING,
-        }
+        let decision = unsafe { optional(decision) };
+        source_of(decision.map(|decision| &decision.core))
     })
 }
 
@@ -101,12 +97,8 @@ pub unsafe extern "C" fn tokenward_decision_source(decision: *const tokenward_de
 pub unsafe extern "C" fn tokenward_decision_identity(decision: *const tokenward_decision) -> tokenward_identity {
     guard_or(tokenward_identity::TOKENWARD_IDENTITY_NONE, || {
         // SAFETY: the header's rules for handles.
-        match unsafe { allow(decision) }.map(|(_, allow)| allow.identity()) {
-            Err(_) | Ok(Identity::None) => tokenward_identity::TOKENWARD_IDENTITY_NONE,
-            Ok(Identity::Unmatched) => tokenward_identity::TOKENWARD_IDENTITY_UNMATCHED,
-            Ok(Identity::Consumer(_)) => tokenward_identity::TOKENWARD_IDENTITY_CONSUMER,
-            Ok(Identity::Anonymous(_)) => tokenward_identity::TOKENWARD_IDENTITY_ANONYMOUS,
-        }
+        let allow = unsafe { allow(decision) };
+        allow.map_or(tokenward_identity::TOKENWARD_IDENTITY_NONE, |(_, allow)| identity_of(allow.identity()))
     })
 }
 
@@ -147,7 +139,7 @@ pub unsafe extern "C" fn tokenward_decision_remove(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), names, count) = unsafe { (allow(decision)?, Out::new(names)?, Out::new(count)?) };
-        let all = decision.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect());
+        let all = decision.names_to_remove(allow);
         names.set(first(all));
         count.set(all.len());
         Ok(())
@@ -172,8 +164,7 @@ pub unsafe extern "C" fn tokenward_decision_set(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), headers, count) = unsafe { (allow(decision)?, Out::new(headers)?, Out::new(count)?) };
-        let set = || allow.edits().set().map(|(name, value)| tokenward_header::of(name, value)).collect();
-        let all = decision.views().set.get_or_init(set);
+        let all = decision.lines_to_set(allow);
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -254,8 +245,7 @@ pub unsafe extern "C" fn tokenward_decision_response_headers(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), headers, count) = unsafe { (allow(decision)?, Out::new(headers)?, Out::new(count)?) };
-        let lines = || allow.response_headers().map(|(name, value)| tokenward_header::of(name, value));
-        let all = decision.views().answer.get_or_init(|| lines().collect());
+        let all = decision.answer_lines(allow.response_headers());
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -456,8 +446,7 @@ pub unsafe extern "C" fn tokenward_decision_refusal_headers(
     guard(|| {
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, deny), headers, count) = unsafe { (deny(decision)?, Out::new(headers)?, Out::new(count)?) };
-        let lines = || deny.headers().map(|(name, value)| tokenward_header::of(name, value));
-        let all = decision.views().answer.get_or_init(|| lines().collect());
+        let all = decision.answer_lines(deny.headers());
         headers.set(first(all));
         count.set(all.len());
         Ok(())
@@ -485,10 +474,45 @@ pub unsafe extern "C" fn tokenward_decision_refusal_body(
     })
 }
 
+pub(crate) fn source_of(decision: Option<&Decision>) -> tokenward_decided_by {
+    match decision.map(Decision::source) {
+        None | Some(Source::None) => tokenward_decided_by::TOKENWARD_SOURCE_NONE,
+        Some(Source::Endpoint) => tokenward_decided_by::TOKENWARD_SOURCE_ENDPOINT,
+        Some(Source::Cache) => tokenward_decided_by::TOKENWARD_SOURCE_CACHE,
+        Some(Source::Waiting) => tokenward_decided_by::TOKENWARD_SOURCE_WAITING,
+    }
+}
+
+pub(crate) fn identity_of(identity: &Identity) -> tokenward_identity {
+    match identity {
+        Identity::None => tokenward_identity::TOKENWARD_IDENTITY_NONE,
+        Identity::Unmatched => tokenward_identity::TOKENWARD_IDENTITY_UNMATCHED,
+        Identity::Consumer(_) => tokenward_identity::TOKENWARD_IDENTITY_CONSUMER,
+        Identity::Anonymous(_) => tokenward_identity::TOKENWARD_IDENTITY_ANONYMOUS,
+    }
+}
+
 impl tokenward_decision {
     #[inline]
     pub(crate) fn new(core: Decision) -> Self {
         Self { core, views: OnceCell::new() }
+    }
+
+    /// Made when C first looks.
+    pub(crate) fn lines_to_set(&self, allow: &Allow) -> &[tokenward_header] {
+        self.views()
+            .set
+            .get_or_init(|| allow.edits().set().map(|(name, value)| tokenward_header::of(name, value)).collect())
+    }
+
+    /// Likewise.
+    pub(crate) fn names_to_remove(&self, allow: &Allow) -> &[tokenward_str] {
+        self.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect())
+    }
+
+    /// Likewise: those of an allow, or of a refusal.
+    pub(crate) fn answer_lines<'a>(&self, lines: impl Iterator<Item = (&'a str, &'a str)>) -> &[tokenward_header] {
+        self.views().answer.get_or_init(|| lines.map(|(name, value)| tokenward_header::of(name, value)).collect())
     }
 
     fn views(&self) -> &Views {

@@ -79,6 +79,17 @@ impl<T> Out<T> {
     }
 }
 
+impl Out<u8> {
+    /// The first bytes of a struct that may be larger here than for the caller.
+    #[inline]
+    pub(crate) fn copy<T: crate::sized::Grows>(self, value: &T, size: usize) {
+        // SAFETY: writable by `new`'s promise for as many bytes as the caller said, and no more than there are are read.
+        unsafe {
+            std::ptr::copy_nonoverlapping(std::ptr::from_ref(value).cast::<u8>(), self.0, size.min(size_of::<T>()))
+        }
+    }
+}
+
 /// Gives an object to C. It comes back through [`take`].
 pub(crate) fn give<T>(value: T) -> *mut T {
     Box::into_raw(Box::new(value))

@@ -22,6 +22,7 @@ mod result;
 mod sized;
 mod stats;
 mod step;
+mod summary;
 mod text;
 
 pub use decision::*;
@@ -31,4 +32,5 @@ pub use request::*;
 pub use result::*;
 pub use stats::*;
 pub use step::*;
+pub use summary::*;
 pub use text::*;

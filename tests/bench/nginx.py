@@ -62,11 +62,12 @@ def free_port():
 class Nginx:
     """An nginx with these servers, until the end of a `with`."""
 
-    def __init__(self, http, module=True, wrapper=(), single=False):
+    def __init__(self, http, module=True, wrapper=(), single=False, before=""):
         self.folder = Path(tempfile.mkdtemp())
         paths = " ".join(f"{name}_temp_path {self.folder}/{name};" for name in
                          ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
         text = [
+            before,
             f"load_module {MODULE};" if module else "",
             "user root;" if os.geteuid() == 0 else "",
             f"daemon off; worker_processes 1; error_log stderr error; pid {self.folder}/pid;",

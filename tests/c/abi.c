@@ -54,6 +54,17 @@ layout(void)
     AT(tokenward_reply, headers_len, 24);
     AT(tokenward_reply, body, 32);
     CHECK(sizeof(tokenward_reply) >= 48);
+    AT(tokenward_summary, struct_size, 0);
+    AT(tokenward_summary, allow, 8);
+    AT(tokenward_summary, status, 24);
+    AT(tokenward_summary, remove, 32);
+    AT(tokenward_summary, set, 48);
+    AT(tokenward_summary, headers, 64);
+    AT(tokenward_summary, target, 80);
+    AT(tokenward_summary, body, 96);
+    AT(tokenward_summary, consumer_id, 112);
+    AT(tokenward_summary, consumer_custom_id, 144);
+    CHECK(sizeof(tokenward_summary) >= 160);
 #undef AT
 }
 

@@ -93,6 +93,7 @@ objects_that_are_not_there(void)
     CHECK(tokenward_decision_identity(NULL) == TOKENWARD_IDENTITY_NONE);
     CHECK(tokenward_decision_consumer(NULL) == NULL);
     NULL_POINTER(tokenward_decision_remove(NULL, &names, &count));
+    NULL_POINTER(tokenward_decision_summary(NULL, POISON(tokenward_summary), sizeof(tokenward_summary)));
     NULL_POINTER(tokenward_decision_set(NULL, &headers, &count));
     NULL_POINTER(tokenward_decision_target(NULL, &s));
     NULL_POINTER(tokenward_decision_body(NULL, &s));

@@ -41,6 +41,7 @@ topic_outputs(void)
     tokenward_policy          *policy;
     tokenward_source           source;
     tokenward_problem          problem;
+    tokenward_summary          summary;
     tokenward_options          options;
     tokenward_request          request = request_with("abc", &header, credentials, sizeof(credentials));
     tokenward_document        *document;
@@ -94,6 +95,10 @@ topic_outputs(void)
     kept = begin(introspector, "abc");
     CHECK(reply_active(kept) == TOKENWARD_OK);
     decision = tokenward_step_decision(kept);
+    FAILS(tokenward_decision_summary(decision, &summary, sizeof(summary) - 1), TOKENWARD_INVALID_ARGUMENT, summary);
+    FAILS(tokenward_decision_summary(decision, &summary, sizeof(summary) + 8), TOKENWARD_INVALID_ARGUMENT, summary);
+    FAILS(tokenward_decision_summary(decision, &summary, 0), TOKENWARD_INVALID_ARGUMENT, summary);
+    CHECK(tokenward_decision_summary(decision, NULL, sizeof(summary)) == TOKENWARD_NULL_POINTER);
     FAILS(tokenward_decision_target(decision, &s), TOKENWARD_ABSENT, s);
     FAILS(tokenward_decision_body(decision, &s), TOKENWARD_ABSENT, s);
     FAILS(tokenward_decision_claim(decision, "none", 4, &s), TOKENWARD_ABSENT, s);

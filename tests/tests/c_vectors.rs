@@ -359,6 +359,7 @@ fn now(time: Time) -> tokenward_time {
 unsafe fn decided(step: Decided, decision: *const tokenward_decision) -> Seen {
     // SAFETY: the caller's promise.
     unsafe {
+        summary_agrees(decision);
         if !tokenward_decision_is_allow(decision) {
             let number = tokenward_decision_reason(decision);
             return Seen::Deny {
@@ -563,6 +564,51 @@ impl Host for C {
             assert!(prometheus.contains(&format!("tokenward_hits_total {}\n", counters["hits"])));
             tokenward_snapshot_free(snapshot);
             counters
+        }
+    }
+}
+
+/// What is said at one look is what is said one by one.
+unsafe fn summary_agrees(decision: *const tokenward_decision) {
+    // SAFETY: zeros are valid for it, the decision is alive, and so are views of it.
+    unsafe {
+        let mut summary: tokenward_summary = zeroed();
+        assert_eq!(tokenward_decision_summary(decision, &mut summary, size_of::<tokenward_summary>()), OK);
+        let array = |headers, len| {
+            lines(|array, count| {
+                *array = headers;
+                *count = len;
+                OK
+            })
+        };
+        let optional = |view: tokenward_str| (!view.data.is_null()).then(|| bytes(view));
+        let allow = tokenward_decision_is_allow(decision);
+        assert_eq!(summary.allow == 1, allow);
+        assert_eq!(summary.source, tokenward_decision_source(decision) as u32);
+        assert_eq!(summary.identity, tokenward_decision_identity(decision) as u32);
+        assert_eq!(summary.reason, tokenward_decision_reason(decision));
+        assert_eq!(summary.status, tokenward_decision_status(decision));
+        let consumer = tokenward_decision_consumer(decision);
+        let of = |get: unsafe extern "C" fn(_, _) -> _| {
+            if consumer.is_null() { None } else { text(|out| get(consumer, out)) }
+        };
+        assert_eq!(optional(summary.consumer_id), of(tokenward_consumer_id));
+        assert_eq!(optional(summary.consumer_username), of(tokenward_consumer_username));
+        assert_eq!(optional(summary.consumer_custom_id), of(tokenward_consumer_custom_id));
+        let answer = array(summary.headers, summary.headers_len);
+        if allow {
+            let (mut names, mut count) = (null(), 0);
+            assert_eq!(tokenward_decision_remove(decision, &mut names, &mut count), OK);
+            assert_eq!((summary.remove, summary.remove_len), (names, count));
+            let set = array(summary.set, summary.set_len);
+            assert_eq!(set, lines(|array, count| tokenward_decision_set(decision, array, count)));
+            assert_eq!(answer, lines(|array, count| tokenward_decision_response_headers(decision, array, count)));
+            assert_eq!(optional(summary.target), text(|out| tokenward_decision_target(decision, out)));
+            assert_eq!(optional(summary.body), text(|out| tokenward_decision_body(decision, out)));
+        } else {
+            assert_eq!(answer, lines(|array, count| tokenward_decision_refusal_headers(decision, array, count)));
+            assert_eq!(optional(summary.body), text(|out| tokenward_decision_refusal_body(decision, out)));
+            assert_eq!((summary.remove_len, summary.set_len), (0, 0));
         }
     }
 }

@@ -1,0 +1,214 @@
+-- What a request does that has no decision at once: it makes the call, or sleeps until another request has made it.
+--
+-- A step that is under way is nginx's to free when its request ends, however that ends: a client that goes away takes its Lua threads
+-- with it, and no Lua runs then. Whoever waits for that step is woken by the next request that looks (`drain`), and those who sleep look
+-- now and then themselves.
+
+local ffi = require "ffi"
+local base = require "resty.core.base"
+local semaphore = require "ngx.semaphore"
+local clock = require "resty.tokenward.clock"
+local library = require "resty.tokenward.library"
+local steps = require "resty.tokenward.step"
+
+local C = ffi.C
+local ffi_cast, ffi_new = ffi.cast, ffi.new
+local get_request = base.get_request
+local spawn, wait_for = ngx.thread.spawn, ngx.thread.wait
+local max, min, random = math.max, math.min, math.random
+local tonumber, pcall, pairs, setmetatable = tonumber, pcall, pairs, setmetatable
+local monotonic, now = clock.monotonic, clock.now
+
+
+-- nginx's own, for modules: a list of what to do when a request ends.
+ffi.cdef[[
+    typedef struct tokenward_ngx_cleanup_s {
+        void (*handler)(void *data);
+        void *data;
+        struct tokenward_ngx_cleanup_s *next;
+    } tokenward_ngx_cleanup_t;
+
+    tokenward_ngx_cleanup_t *ngx_http_cleanup_add(ngx_http_request_t *r, size_t size);
+]]
+
+
+local OK = library.OK
+-- Seconds between two looks of one who sleeps, at least; more where many do.
+local LOOK = 0.05
+
+
+return function(lib)
+    local _M = {}
+
+    local free = ffi_cast("void (*)(void *)", lib.tokenward_step_free)
+    local tag_out = ffi_new("uint64_t[1]")
+    local log_out = ffi_new("tokenward_line *[1]")
+    local LEVELS = { ngx.ERR, ngx.WARN, ngx.NOTICE, ngx.DEBUG }
+
+
+    -- Gives a step to nginx, until `disown`.
+    local function own(step)
+        local cleanup = C.ngx_http_cleanup_add(get_request(), 0)
+        if cleanup == nil then
+            return nil
+        end
+        cleanup.data = step
+        cleanup.handler = free
+        return cleanup
+    end
+
+
+    local function disown(cleanup)
+        cleanup.handler = nil
+    end
+
+
+    -- Wakes those whose answer is there, or whose turn it is to ask.
+    local function drain(gate)
+        while lib.tokenward_next_ready(gate.handle, tag_out) == OK do
+            local sleeper = gate.sleepers[tonumber(tag_out[0])]
+            if sleeper then
+                sleeper:post(1)
+            end
+        end
+    end
+    _M.drain = drain
+
+
+    -- Hands the core's log lines to nginx's.
+    local function drain_log(gate)
+        while lib.tokenward_next_log(gate.handle, log_out) == OK do
+            local line = log_out[0]
+            local level = LEVELS[lib.tokenward_line_level(line)] or ngx.ERR
+            local said = library.text_of(lib.tokenward_line_text(line, library.view))
+            lib.tokenward_line_free(line)
+            ngx.log(level, "tokenward: ", said)
+        end
+    end
+    _M.drain_log = drain_log
+
+
+    -- How long to sleep before a look. Sleepers of one gate look at different times, about every LOOK seconds one of them.
+    local function nap(gate)
+        local moment = monotonic()
+        if moment - gate.counted > 1 then
+            local count = 0
+            for _ in pairs(gate.sleepers) do
+                count = count + 1
+            end
+            gate.counted, gate.count = moment, count
+        end
+        return LOOK + random() * LOOK * gate.count
+    end
+
+
+    -- Sleeps until the step can be resumed with profit, or its deadline comes.
+    local function sleep(gate, step, deadline)
+        local sleeper, err = semaphore.new(0)
+        if not sleeper then
+            return nil, err
+        end
+        local tag = gate.next_tag
+        gate.next_tag = tag + 1
+        gate.sleepers[tag] = sleeper
+        gate.count = gate.count + 1
+        if lib.tokenward_step_set_tag(step, tag) ~= OK then
+            gate.sleepers[tag] = nil
+            return nil, "the wait takes no tag"
+        end
+        drain(gate)
+        local woken
+        repeat
+            local left = deadline - monotonic()
+            if left <= 0 then
+                break
+            end
+            -- A millisecond more than is left: nginx's clock is as coarse.
+            woken, err = sleeper:wait(min(nap(gate), left + 0.001))
+            if not woken and err ~= "timeout" then
+                gate.sleepers[tag] = nil
+                return nil, err
+            end
+            if not woken then
+                drain(gate)
+            end
+        until woken
+        gate.sleepers[tag] = nil
+        gate.count = max(gate.count - 1, 0)
+        return true
+    end
+
+
+    local function call_out(gate, step, outbound)
+        local call = steps.call_of(lib, outbound)
+        call.reply_bytes, call.keepalive = gate.reply_bytes, gate.keepalive
+        local ok, answer, failure = pcall(gate.transport, call)
+        if not ok then
+            ngx.log(ngx.ERR, "tokenward: the transport failed: ", answer)
+            answer, failure = nil, "protocol"
+        elseif answer and (type(answer) ~= "table" or type(answer.status) ~= "number") then
+            ngx.log(ngx.ERR, "tokenward: the transport gave no answer")
+            answer, failure = nil, "protocol"
+        end
+        steps.reply_to(lib, step, now, answer, failure)
+    end
+
+
+    local function go(gate, step)
+        while lib.tokenward_step_decision(step) == nil do
+            local outbound = lib.tokenward_step_outbound(step)
+            if outbound ~= nil then
+                call_out(gate, step, outbound)
+            else
+                local wait = lib.tokenward_step_wait(step)
+                if wait == nil then
+                    return nil, "the step stands nowhere"
+                end
+                local slept, err = sleep(gate, step, tonumber(lib.tokenward_wait_deadline_us(wait)) / 1e6)
+                if not slept then
+                    return nil, err
+                end
+                lib.tokenward_step_resume(step, now())
+            end
+            drain(gate)
+        end
+        drain_log(gate)
+        return true
+    end
+
+
+    -- Brings a step to its decision; false if that cannot be: the step is freed then. In a light thread of its own: who kills the one that
+    -- asked for the decision does not end a call that others wait for.
+    function _M.finish(gate, step)
+        local cleanup = own(step)
+        if not cleanup then
+            lib.tokenward_step_free(step)
+            drain(gate)
+            return false, "no memory"
+        end
+        local ok, done, err
+        local thread
+        thread, err = spawn(go, gate, step)
+        if thread then
+            ok, done, err = wait_for(thread)
+            err = not ok and done or err
+        end
+        disown(cleanup)
+        if not ok or not done then
+            lib.tokenward_step_free(step)
+            drain(gate)
+            drain_log(gate)
+            return false, err
+        end
+        return true
+    end
+
+
+    -- Semaphores by tag, which go with the threads that sleep on them.
+    function _M.sleepers()
+        return setmetatable({}, { __mode = "v" })
+    end
+
+
+    return _M
+end
