@@ -26,7 +26,10 @@ impl<'a> Fields<'a> {
                 b'a' if rest.len() == 12 && (rest == b"uthorization" || rest.eq_ignore_ascii_case(b"uthorization")) => {
                     fields.authorization.add(header.value, kong);
                 }
-                b'x' if rest.len() >= 10 && is_managed(header.name) => fields.manage(header.name),
+                // Nearly all names with an X go on otherwise.
+                b'x' if matches!(rest, [_, b'a' | b'A' | b'c' | b'C', ..]) && is_managed(header.name) => {
+                    fields.manage(header.name);
+                }
                 _ => {}
             }
         }
@@ -74,8 +77,11 @@ struct More {
 
 impl Hidden {
     /// The managed names and, with `hide`, the credential are removed.
+    #[inline]
     pub(crate) fn of(request: &Request<'_>, fields: Fields<'_>, found: Option<&Found<'_>>, hide: bool) -> Self {
-        let target = if hide { without_query_parameter(request) } else { None };
+        // Too short a target holds no parameter of that name.
+        let may_hold = hide && request.target.len() > PARAMETER.len();
+        let target = if may_hold { without_query_parameter(request) } else { None };
         let searched = found.and_then(|found| found.body).filter(|_| hide);
         let body = searched.and_then(|(form, body)| match form {
             Form::UrlEncoded => without_parameter(body).map(Vec::into_boxed_slice),
@@ -104,12 +110,16 @@ impl Hidden {
     }
 }
 
+#[inline]
 fn without_query_parameter(request: &Request<'_>) -> Option<Box<[u8]>> {
     // Whatever form the target has, and whether or not it is a legal one: what an upstream may take for a query is one.
     if request.method == b"CONNECT" {
         return None;
     }
     let (before, query) = split_once(request.target, b'?')?;
+    if query.len() < PARAMETER.len() {
+        return None;
+    }
     let query = without_parameter(query)?;
     let mut rewritten = before.to_vec();
     if !query.is_empty() {
