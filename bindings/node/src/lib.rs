@@ -2,10 +2,10 @@
 //! `lib/index.d.ts`.
 //!
 //! Crossing from JavaScript costs more than a decision does, so that what every request needs crosses in as few values as
-//! possible: one string in, one number out ([`decide`]). Everything else is asked for when somebody looks at it.
+//! possible: one string in, one number out (`decide`). Everything else is asked for when somebody looks at it.
 //!
 //! One thread uses an introspector of this addon; a worker has its own. No step is an object of the engine's: they are kept by
-//! number ([`steps`]), and JavaScript gives the numbers back.
+//! number (`steps`), and JavaScript gives the numbers back.
 
 #![allow(missing_debug_implementations, reason = "what crosses holds tokens and secrets, and nobody prints it")]
 
