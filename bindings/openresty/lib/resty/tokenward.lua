@@ -39,8 +39,9 @@ local OPTIONS = {
 }
 
 
--- Bound once the library is loaded.
-local lib, current, flight
+-- Bound once the library is loaded; what reads and edits requests, by the `direct` of a gate.
+local lib, flight
+local currents = {}
 
 
 -- Reads a configuration and its consumers and checks them, without a gate: in `init_by_lua`, so that a bad one keeps the server from
@@ -61,6 +62,9 @@ function _M.new(options)
         if type(claim) ~= "string" then
             library.misuse("`keep` is an array of names of claims")
         end
+    end
+    if options.direct ~= nil and type(options.direct) ~= "boolean" then
+        library.misuse("`direct` is true, false or nil")
     end
     if type(options.target_variable or "") ~= "string" then
         library.misuse("`target_variable` is the name of a variable")
@@ -90,9 +94,10 @@ function _M.new(options)
 
     if not lib then
         lib = library.loaded()
-        current = bind_current(lib, options.direct)
         flight = bind_flight(lib)
     end
+    local mode = tostring(options.direct)
+    currents[mode] = currents[mode] or bind_current(lib, options.direct)
 
     local chosen, kind = transport.choose(options.transport, {
         location = options.location or "/_tokenward/introspect",
@@ -122,7 +127,7 @@ function _M.new(options)
         handle = ffi_gc(out[0], lib.tokenward_introspector_free),
         transport = chosen,
         transport_kind = kind,
-        current = current,
+        current = currents[mode],
         reply_bytes = document:reply_bytes(),
         keepalive = document:keepalive(),
         name = options.name or "tokenward",
@@ -196,7 +201,7 @@ end
 local function decide(self, policy, step)
     local err
     if not step then
-        step, err = current.begin(self, policy)
+        step, err = self.current.begin(self, policy)
         if not step then
             return nil, err
         end
@@ -215,11 +220,11 @@ end
 -- The refusal for what must not happen.
 local function refuse_internal(self, why)
     ngx.log(ngx.ERR, "tokenward: ", library.loggable(why))
-    local refusal = current.internal(self)
+    local refusal = self.current.internal(self)
     if not refusal then
         return ngx.exit(ngx.HTTP_INTERNAL_SERVER_ERROR)
     end
-    return current.refuse(refusal)
+    return self.current.refuse(refusal)
 end
 
 
@@ -247,12 +252,12 @@ local function access_slowly(self, policy, begun)
     end
     -- What is read of a decision is read before its step goes, and that is said where it goes: LuaJIT keeps nothing that no code names.
     if not lib.tokenward_decision_is_allow(decision) then
-        local refusal = current.refusal(decision)
+        local refusal = self.current.refusal(decision)
         lib.tokenward_step_free(ffi_gc(step, nil))
         flight.drain_log(self)
-        return current.refuse(refusal)
+        return self.current.refuse(refusal)
     end
-    local applied = current.apply(decision, self.target_variable)
+    local applied = self.current.apply(decision, self.target_variable)
     if has_response_headers(decision) then
         ngx.ctx.tokenward_headers = decisions.lines(OK)
     end
@@ -270,6 +275,7 @@ function Gate:access(policy)
     if policy ~= nil then
         policy = handle_of(policy)
     end
+    local current = self.current
     local note, begun, failed
     if current.is_direct then
         note, begun, failed = current.pass(self, policy)
@@ -287,7 +293,7 @@ end
 -- A step's decision as an object, which can be applied to the current request.
 function Gate:decision_of(step)
     return decisions.new(lib, step, function(handle)
-        if not current.apply(handle, self.target_variable) then
+        if not self.current.apply(handle, self.target_variable) then
             return refuse_internal(self, "the edits cannot be applied to this request")
         end
         if has_response_headers(handle) then
@@ -295,7 +301,7 @@ function Gate:decision_of(step)
         end
         return true
     end, function(handle)
-        return current.refuse(current.refusal(handle))
+        return self.current.refuse(self.current.refusal(handle))
     end)
 end
 

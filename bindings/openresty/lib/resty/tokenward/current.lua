@@ -1,8 +1,8 @@
 -- The current request: seen by the core without a Lua string for each header, and edited from the core's own memory. This is what every
 -- request goes through; nothing here allocates but what nginx and Lua need for the edits themselves.
 --
--- nginx's headers are read and set through the functions behind ngx.req, which lua-resty-core declares. Their C signatures are not
--- promised, so they are used with releases of lua-resty-core in which they are known to be what is called here, and ngx.req otherwise.
+-- nginx's headers are read and set through the functions behind ngx.req, as lua-resty-core declares and calls them. It insists on the very
+-- release of the Lua module that it is made for, and is used so in those of its releases that were looked at; ngx.req serves otherwise.
 
 local ffi = require "ffi"
 local base = require "resty.core.base"
@@ -38,11 +38,12 @@ local function is_known(version)
 end
 
 
--- `direct`: `false`: by ngx.req alone; `true`: by what is behind it; nil: by that and nginx's list, where both are what is known.
+-- `direct`: nil: by what lua-resty-core declares, where that is known, and by ngx.req elsewhere; `false`: by ngx.req alone; `true`: as nil,
+-- and lines are added by nginx's own list.
 return function(lib, direct)
-    local is_direct = direct
-    if direct == nil then
-        is_direct = is_known(base.version)
+    local is_direct = direct ~= false and is_known(base.version)
+    if direct and not is_direct then
+        ngx.log(ngx.WARN, "tokenward: `direct` has no effect with lua-resty-core ", base.version)
     end
 
     local _M = { is_direct = is_direct }
@@ -304,23 +305,19 @@ return function(lib, direct)
     local ngx_ctx, ngx_var, ngx_now, monotonic = ngx, ngx.var, ngx.now, clock.monotonic
     local time = ffi_new("tokenward_time")
 
-    -- Where nginx's list of headers lies: looked for at the first requests of the worker.
-    local tries, offset, is_chained = 100, nil, false
+    -- Where nginx's list of headers lies: looked for at the first requests of the worker, where that is asked for.
+    local tries, offset, is_chained = direct and 100 or 0, nil, false
     local add, is_whole = headers.add, headers.is_whole
     local list_t, bytes_t = ffi.typeof("tokenward_ngx_list_t *"), ffi.typeof("char *")
 
     local function seek(r, count)
-        tries = direct == nil and tries - 1 or 0
-        if direct == nil then
-            local found, chained = headers.find(r, elements, count)
-            if found then
-                tries = 0
-                if headers.is_true(r, found, chained, errmsg) then
-                    offset, is_chained = found, chained
-                end
+        tries = tries - 1
+        local found, chained = headers.find(r, elements, count)
+        if found then
+            tries = 0
+            if headers.is_true(r, found, chained, errmsg) then
+                offset, is_chained = found, chained
             end
-            -- The probe moved nothing that was there; where it did, it is read again.
-            C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
         end
         _M.has_list = offset ~= nil
     end
@@ -335,6 +332,14 @@ return function(lib, direct)
             return nil
         end
         C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
+        if tries > 0 then
+            seek(r, count)
+            -- The probe came and went: they are read again.
+            if C.ngx_http_lua_ffi_req_get_headers_count(r, 0, truncated) ~= count then
+                return nil
+            end
+            C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
+        end
         local has_body = false
         for at = 0, count - 1 do
             local element, line = elements[at], lines[at]
@@ -346,9 +351,6 @@ return function(lib, direct)
         local method, target = get_method(), ngx_var.request_uri
         if has_body or (method ~= "GET" and method ~= "HEAD") or not target then
             return nil
-        end
-        if tries > 0 then
-            seek(r, count)
         end
         request.headers_len = count
         alive[1], alive[2] = method, target

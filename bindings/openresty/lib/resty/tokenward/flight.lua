@@ -141,6 +141,11 @@ return function(lib)
     end
 
 
+    local function safely(transport, call)
+        return pcall(transport, call)
+    end
+
+
     local function alarm(seconds)
         sleep_for(seconds)
         return alarm
@@ -153,25 +158,30 @@ return function(lib)
         if gate.transport_kind == "capture" then
             return pcall(gate.transport, call)
         end
-        local thread, err = spawn(gate.transport, call)
+        local thread, err = spawn(safely, gate.transport, call)
         if not thread then
             return false, err
         end
-        if status_of(thread) ~= "running" and status_of(thread) ~= "suspended" then
-            return wait_for(thread)
-        end
         local watch
-        watch, err = spawn(alarm, max(call.deadline - monotonic(), 0) + 0.01)
-        if not watch then
-            kill(thread)
-            return false, err
+        if status_of(thread) ~= "zombie" then
+            watch, err = spawn(alarm, max(call.deadline - monotonic(), 0) + 0.01)
+            if not watch then
+                kill(thread)
+                return false, err
+            end
         end
-        local ok, answer, failure = wait_for(thread, watch)
-        if answer == alarm then
-            kill(thread)
+        local waited, ok, answer, failure
+        if watch then
+            waited, ok, answer, failure = wait_for(thread, watch)
+            kill(ok == alarm and thread or watch)
+        else
+            waited, ok, answer, failure = wait_for(thread)
+        end
+        if not waited then
+            return false, ok
+        elseif ok == alarm then
             return true, nil, "timed_out"
         end
-        kill(watch)
         return ok, answer, failure
     end
 
