@@ -238,23 +238,6 @@ tests["tags of steps by hand and of requests that sleep do not mix"] = function(
     fails("a tag is a whole number", waits.set_tag, waits, 2^52)
 end
 
-tests["what a decision says is read before it goes, however eager the collector"] = function()
-    local gate = gate_of({ transport = answers({ active = true, username = "alice" }) })
-    local strict = assert(gate:policy({ require = { scopes = { "none" } } }))
-    local expected, refused = gate:check(bearer("abc")):set(), { gate:check(bearer("abc"), strict):refusal() }
-    local pause, speed = collectgarbage("setpause", 1), collectgarbage("setstepmul", 100000)
-    local ok, err = pcall(function()
-        for _ = 1, 300 do
-            same(gate:check(bearer("abc")):set(), expected)
-            same({ gate:check(bearer("abc"), strict):refusal() }, refused)
-            same(gate:check(bearer("abc")):consumer(), ALICE[1])
-        end
-    end)
-    collectgarbage("setpause", pause)
-    collectgarbage("setstepmul", speed)
-    check(ok, err)
-end
-
 tests["a dictionary that is full takes nothing in place of something else"] = function()
     local dict = ngx.shared.small
     local at = 0
