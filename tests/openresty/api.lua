@@ -366,6 +366,9 @@ tests["the Kong plugin works with what Kong gives a plugin"] = function()
         local at = 0
         return function()
             at = at + 1
+            if list[at] == false then
+                return false, "no database"
+            end
             return list[at]
         end
     end
@@ -376,7 +379,12 @@ tests["the Kong plugin works with what Kong gives a plugin"] = function()
         log = { err = function(...) said.err = table.concat({ ... }) end },
         response = { exit = function(status, body, headers) said.exit = { status, body, headers } end },
         client = {
-            load_consumer = function(id) return { id = id, loaded = true } end,
+            load_consumer = function(id)
+                if said.gone then
+                    return nil, "gone"
+                end
+                return { id = id, loaded = true }
+            end,
             authenticate = function(consumer, credential) said.authenticated = { consumer, credential } end,
         },
         worker_events = { register = function(call, source, event) said.event = { call, source, event } end },
@@ -404,6 +412,20 @@ tests["the Kong plugin works with what Kong gives a plugin"] = function()
     ngx.req.set_header("Authorization", "Bearer good")
     handler:access(conf)
     same(said.authenticated[1].id, "2")
+    -- They cannot be read: nobody is let in by what was known.
+    local fails_once = listed
+    listed = { false }
+    said.event[1]()
+    ngx.req.set_header("Authorization", "Bearer good")
+    handler:access(conf)
+    check(said.exit and said.exit[1] == 500)
+    listed, said.exit = fails_once, nil
+    handler:access(conf)
+    check(said.exit == nil)
+    said.gone, said.authenticated = true, nil
+    ngx.req.set_header("Authorization", "Bearer good")
+    handler:access(conf)
+    check(said.exit[1] == 500 and not said.authenticated)
     handler:access({ config = "{}" })
     check(said.exit[1] == 500 and said.err:find("introspection_url", 1, true))
     package.loaded["resty.http"] = nil
