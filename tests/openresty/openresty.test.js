@@ -247,6 +247,29 @@ test('what later phases see, in ngx.ctx', async (t) => {
   assert.deepEqual(await seen('bad'), { allow: false, source: 'endpoint', reason: 'token_inactive', status: 401 });
 });
 
+test('a request that is redirected within nginx is decided about where it arrives', async (t) => {
+  const endpoint = await startEndpoint(t, () => ({}));
+  const server = await startServer(t, {
+    init: GATE(endpoint.port),
+    http: `server { listen 127.0.0.1:PORT; ${LOCATION(endpoint.port)} ${PROTECTED}
+      location = /open { content_by_lua_block { ngx.exec("/x") } }
+      location = /named { content_by_lua_block { ngx.exec("@named") } }
+      location @named { access_by_lua_block { require("gate"):access() } content_by_lua_block { ngx.say(ngx.var.http_x_consumer_id) } }
+      location = /twice { access_by_lua_block { require("gate"):access() } content_by_lua_block { ngx.exec("/x") } }
+      location = /once { access_by_lua_block { require("gate"):access() } content_by_lua_block { ngx.exec("/inner") } }
+      location = /inner { internal; content_by_lua_block { ngx.say(ngx.var.http_x_consumer_id) } } }`,
+  });
+  const answer = async (path, token) => {
+    const { status, body } = await fetchOnce(server.url + path, token);
+    return status === 200 ? body.trim() : status;
+  };
+  for (const path of ['/open', '/named', '/once']) {
+    assert.deepEqual([path, await answer(path), await answer(path, 'abc')], [path, 401, '1']);
+  }
+  // What the first decision hid, the second does not see: refused, as the README says.
+  assert.deepEqual([await answer('/twice'), await answer('/twice', 'abc'), await answer('/inner', 'abc')], [401, 401, 404]);
+});
+
 test('a transport that never ends is ended at the deadline', async (t) => {
   const server = await startServer(t, {
     init: GATE(1)
