@@ -4,7 +4,8 @@
     tests/bench/openresty.py [--rounds 9] [--seconds 2] [--json FILE]
 
 One worker. `client` is the answer about an application's token: three headers for the upstream. `rfc` is RFC 7662's example with a
-consumer: thirteen. `context` is the latter with `context = true`. Most of what the headers cost is nginx's own setting of each.
+consumer: thirteen. Most of what the headers cost is nginx's own setting of each. `direct` and `request` are gates with `direct = true` and
+`direct = false`; `context` one with `context = true`.
 Needs nginx with the Lua module, wrk, and target/shipped/libtokenward.so. `tests/bench/harness.py` says how it is measured.
 """
 
@@ -17,21 +18,29 @@ import harness
 from nginx import REPLY, ROOT, TARGET, TOKEN, Nginx, free_port
 
 MODULES = Path("/usr/lib/nginx/modules")
-ANSWERS = {
-    "client": {"active": True, "scope": "orders:read", "client_id": "billing", "exp": 4102444800},
-    "rfc": REPLY,
-    "context": REPLY,
+CLIENT = {"active": True, "scope": "orders:read", "client_id": "billing", "exp": 4102444800}
+# Name: the answer, and what is set of a gate beside it.
+GATES = {
+    "client": (CLIENT, ""),
+    "rfc": (REPLY, ""),
+    "client_direct": (CLIENT, "direct = true,"),
+    "rfc_direct": (REPLY, "direct = true,"),
+    "client_request": (CLIENT, "direct = false,"),
+    "rfc_request": (REPLY, "direct = false,"),
+    "client_context": (CLIENT, "context = true,"),
+    "rfc_context": (REPLY, "context = true,"),
 }
 
 
 def gate(name):
+    answer, more = GATES[name]
     config = json.dumps({"introspection_url": "http://127.0.0.1:1/", "authorization_value": "Basic eA==", "ttl": 3600})
     consumers = json.dumps([{"id": "7d3f0a52-5d3c-4a36-9a3b-6f1d5b5f0c11", "username": "jdoe", "custom_id": "customer-1"}])
     return f"""{name} = assert(require("resty.tokenward").new({{
         config = [=[{config}]=], consumers = [=[{consumers}]=], library = "{TARGET}/shipped/libtokenward.so",
-        context = {str(name == "context").lower()},
+        {more}
         transport = function()
-            return {{ status = 200, headers = {{ {{ "content-type", "application/json" }} }}, body = [=[{json.dumps(ANSWERS[name])}]=] }}
+            return {{ status = 200, headers = {{ {{ "content-type", "application/json" }} }}, body = [=[{json.dumps(answer)}]=] }}
         end,
     }})),"""
 
@@ -44,12 +53,12 @@ def servers(upstream, port):
     locations = []
     for kind, content in contents.items():
         locations.append(f"location /{kind} {{ {content} }}")
-        for name in ANSWERS:
+        for name in GATES:
             access = f'access_by_lua_block {{ require("gates").{name}:access() }}'
             locations.append(f"location /{kind}-{name} {{ {access} {content} }}")
     return f"""
     lua_package_path "{ROOT}/bindings/openresty/lib/?.lua;;";
-    init_worker_by_lua_block {{ package.loaded.gates = {{ {"".join(map(gate, ANSWERS))} }} }}
+    init_worker_by_lua_block {{ package.loaded.gates = {{ {"".join(map(gate, GATES))} }} }}
     upstream upstream {{ server 127.0.0.1:{upstream}; keepalive 64; }}
     server {{ listen 127.0.0.1:{port}; {" ".join(locations)} }}"""
 
@@ -68,6 +77,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--json", help="where the results go; standard output otherwise")
     parser.add_argument("--kinds", nargs="+", default=["gif", "proxied"], choices=["gif", "proxied"])
+    parser.add_argument("--gates", nargs="+", default=list(GATES), choices=list(GATES))
     options = parser.parse_args()
     upstream, port = free_port(), free_port()
     results = {}
@@ -78,7 +88,7 @@ def main():
             for kind in options.kinds:
                 targets = [harness.Target(f"{kind}={nginx.process.pid}=http://127.0.0.1:{port}/{kind}/orders/7=open")]
                 targets += [harness.Target(f"{kind} {name}={nginx.process.pid}=http://127.0.0.1:{port}/{kind}-{name}/orders/7")
-                            for name in ANSWERS]
+                            for name in options.gates]
                 results[kind] = harness.measure(targets, TOKEN, options.rounds, options.seconds)
                 for line in harness.describe(results[kind]):
                     print(line, file=sys.stderr)

@@ -134,6 +134,8 @@ tests["misuse is an error where it happens"] = function()
     fails("one of `config`, `kong` and `file` is needed", tokenward.document, {})
     fails("unknown option `configg`", tokenward.document, { configg = "{}" })
     fails("config: a table or JSON text is needed", tokenward.document, { config = 3 })
+    fails("`keep` is an array", tokenward.new, { config = CONFIG, keep = { 3 } })
+    fails("`direct` is", tokenward.new, { config = CONFIG, direct = "list" })
     fails("`log_level` is", tokenward.new, { config = CONFIG, log_level = "loud" })
     local gate = gate_of({ transport = function() end })
     fails("a header line is { name, value }", gate.check, gate, { headers = { { "a" } } })
@@ -198,6 +200,57 @@ tests["a step is driven by hand"] = function()
     waits:free()
     collectgarbage()
     same(#decision:remove(), 1)
+end
+
+tests["tags of steps by hand and of requests that sleep do not mix"] = function()
+    local replies, asked = {}, 0
+    local gate = gate_of({ transport = function(call)
+        asked = asked + 1
+        while not replies[call.body] do
+            ngx.sleep(0.01)
+        end
+        return replies[call.body]
+    end })
+    local active = { status = 200, headers = { { "content-type", "application/json" } }, body = '{"active":true}' }
+    local asks, waits = assert(gate:begin(bearer("by-hand"))), assert(gate:begin(bearer("by-hand")))
+    assert(waits:set_tag(1))
+    local threads = {}
+    for at = 1, 3 do
+        threads[at] = ngx.thread.spawn(function() return assert(gate:check(bearer("sleeps"))) end)
+    end
+    same(asked, 1)
+    assert(asks:reply(active))
+    replies["token=sleeps"] = active
+    -- Whoever takes the tags, each comes to whose it is.
+    local seen = {}
+    local before = ngx.now()
+    for at = 1, 3 do
+        local ok, decision = ngx.thread.wait(threads[at])
+        check(ok and decision.allow)
+        seen[at] = decision.source
+    end
+    check(ngx.now() - before < 1, "nobody waits for the deadline")
+    same(seen, { "endpoint", "waiting", "waiting" })
+    same(gate:next_ready(), 1)
+    check(gate:next_ready() == nil)
+    assert(waits:resume())
+    check(waits:decision().allow)
+    fails("a tag is a whole number", waits.set_tag, waits, 2^52)
+end
+
+tests["a dictionary that is full takes nothing in place of something else"] = function()
+    local dict = ngx.shared.small
+    local at = 0
+    while dict:safe_set("theirs" .. at, ("x"):rep(100)) do
+        at = at + 1
+    end
+    local gate = gate_of({ transport = answers({ active = true }), metrics = "small" })
+    gate:check(bearer("abc"))
+    local metrics, err = gate:metrics()
+    check(metrics == nil and err:find("takes no more: no memory", 1, true), err)
+    for before = 0, at - 1 do
+        check(dict:get("theirs" .. before), "evicted")
+    end
 end
 
 tests["handles are freed by the collector"] = function()
@@ -313,6 +366,9 @@ tests["the Kong plugin works with what Kong gives a plugin"] = function()
         local at = 0
         return function()
             at = at + 1
+            if list[at] == false then
+                return false, "no database"
+            end
             return list[at]
         end
     end
@@ -323,7 +379,12 @@ tests["the Kong plugin works with what Kong gives a plugin"] = function()
         log = { err = function(...) said.err = table.concat({ ... }) end },
         response = { exit = function(status, body, headers) said.exit = { status, body, headers } end },
         client = {
-            load_consumer = function(id) return { id = id, loaded = true } end,
+            load_consumer = function(id)
+                if said.gone then
+                    return nil, "gone"
+                end
+                return { id = id, loaded = true }
+            end,
             authenticate = function(consumer, credential) said.authenticated = { consumer, credential } end,
         },
         worker_events = { register = function(call, source, event) said.event = { call, source, event } end },
@@ -351,6 +412,20 @@ tests["the Kong plugin works with what Kong gives a plugin"] = function()
     ngx.req.set_header("Authorization", "Bearer good")
     handler:access(conf)
     same(said.authenticated[1].id, "2")
+    -- They cannot be read: nobody is let in by what was known.
+    local fails_once = listed
+    listed = { false }
+    said.event[1]()
+    ngx.req.set_header("Authorization", "Bearer good")
+    handler:access(conf)
+    check(said.exit and said.exit[1] == 500)
+    listed, said.exit = fails_once, nil
+    handler:access(conf)
+    check(said.exit == nil)
+    said.gone, said.authenticated = true, nil
+    ngx.req.set_header("Authorization", "Bearer good")
+    handler:access(conf)
+    check(said.exit[1] == 500 and not said.authenticated)
     handler:access({ config = "{}" })
     check(said.exit[1] == 500 and said.err:find("introspection_url", 1, true))
     package.loaded["resty.http"] = nil

@@ -51,7 +51,8 @@ http {
   );
   const child = spawn('nginx', ['-e', 'stderr', '-p', `${path}/`, '-c', join(path, 'nginx.conf')], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },
+    // What is freed is overwritten, so that whoever reads it still is found.
+    env: { ...process.env, MALLOC_PERTURB_: '165', PATH: `${process.env.PATH}:/usr/sbin` },
   });
   const server = { url: `http://127.0.0.1:${port}`, port, pid: child.pid, said: '', path };
   child.stderr.setEncoding('utf8').on('data', (more) => (server.said += more));

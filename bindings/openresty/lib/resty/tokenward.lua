@@ -39,8 +39,9 @@ local OPTIONS = {
 }
 
 
--- Bound once the library is loaded.
-local lib, current, flight
+-- Bound once the library is loaded; what reads and edits requests, by the `direct` of a gate.
+local lib, flight
+local currents = {}
 
 
 -- Reads a configuration and its consumers and checks them, without a gate: in `init_by_lua`, so that a bad one keeps the server from
@@ -53,6 +54,20 @@ _M.document = documents.new
 function _M.new(options)
     if type(options) ~= "table" then
         library.misuse("a table of options is needed")
+    end
+    if type(options.keep or {}) ~= "table" then
+        library.misuse("`keep` is an array of names of claims")
+    end
+    for _, claim in ipairs(options.keep or {}) do
+        if type(claim) ~= "string" then
+            library.misuse("`keep` is an array of names of claims")
+        end
+    end
+    if options.direct ~= nil and type(options.direct) ~= "boolean" then
+        library.misuse("`direct` is true, false or nil")
+    end
+    if type(options.target_variable or "") ~= "string" then
+        library.misuse("`target_variable` is the name of a variable")
     end
     if ngx.get_phase() == "init" then
         library.misuse("a gate is made in init_worker_by_lua: each worker has its own")
@@ -79,9 +94,10 @@ function _M.new(options)
 
     if not lib then
         lib = library.loaded()
-        current = bind_current(lib, options.direct)
         flight = bind_flight(lib)
     end
+    local mode = tostring(options.direct)
+    currents[mode] = currents[mode] or bind_current(lib, options.direct)
 
     local chosen, kind = transport.choose(options.transport, {
         location = options.location or "/_tokenward/introspect",
@@ -111,7 +127,7 @@ function _M.new(options)
         handle = ffi_gc(out[0], lib.tokenward_introspector_free),
         transport = chosen,
         transport_kind = kind,
-        current = current,
+        current = currents[mode],
         reply_bytes = document:reply_bytes(),
         keepalive = document:keepalive(),
         name = options.name or "tokenward",
@@ -121,7 +137,8 @@ function _M.new(options)
         context = options.context == true or options.keep ~= nil,
         target_variable = options.target_variable,
         sleepers = flight.sleepers(),
-        next_tag = 1,
+        ready = {},
+        next_tag = flight.FIRST_TAG,
         count = 0,
         counted = 0,
     }, gate_mt)
@@ -184,7 +201,7 @@ end
 local function decide(self, policy, step)
     local err
     if not step then
-        step, err = current.begin(self, policy)
+        step, err = self.current.begin(self, policy)
         if not step then
             return nil, err
         end
@@ -202,13 +219,12 @@ end
 
 -- The refusal for what must not happen.
 local function refuse_internal(self, why)
-    ngx.log(ngx.ERR, "tokenward: ", why)
-    local step = current.internal(self)
-    if not step then
+    ngx.log(ngx.ERR, "tokenward: ", library.loggable(why))
+    local refusal = self.current.internal(self)
+    if not refusal then
         return ngx.exit(ngx.HTTP_INTERNAL_SERVER_ERROR)
     end
-    ffi_gc(step, lib.tokenward_step_free)
-    return current.refuse(lib.tokenward_step_decision(step))
+    return self.current.refuse(refusal)
 end
 
 
@@ -234,16 +250,18 @@ local function access_slowly(self, policy, begun)
         note = noted(self, decision)
         ngx.ctx.tokenward = note
     end
+    -- What is read of a decision is read before its step goes, and that is said where it goes: LuaJIT keeps nothing that no code names.
     if not lib.tokenward_decision_is_allow(decision) then
-        ffi_gc(step, lib.tokenward_step_free)
+        local refusal = self.current.refusal(decision)
+        lib.tokenward_step_free(ffi_gc(step, nil))
         flight.drain_log(self)
-        return current.refuse(decision)
+        return self.current.refuse(refusal)
     end
-    local applied = current.apply(decision, self.target_variable)
+    local applied = self.current.apply(decision, self.target_variable)
     if has_response_headers(decision) then
         ngx.ctx.tokenward_headers = decisions.lines(OK)
     end
-    lib.tokenward_step_free(step)
+    lib.tokenward_step_free(ffi_gc(step, nil))
     if not applied then
         return refuse_internal(self, "the edits cannot be applied to this request")
     end
@@ -257,14 +275,34 @@ function Gate:access(policy)
     if policy ~= nil then
         policy = handle_of(policy)
     end
-    local note, begun
+    local current = self.current
+    local note, begun, failed
     if current.is_direct then
-        note, begun = current.pass(self, policy)
+        note, begun, failed = current.pass(self, policy)
         if note then
             return note
         end
+        if failed then
+            return refuse_internal(self, "the edits cannot be applied to this request")
+        end
     end
     return access_slowly(self, policy, begun)
+end
+
+
+-- A step's decision as an object, which can be applied to the current request.
+function Gate:decision_of(step)
+    return decisions.new(lib, step, function(handle)
+        if not self.current.apply(handle, self.target_variable) then
+            return refuse_internal(self, "the edits cannot be applied to this request")
+        end
+        if has_response_headers(handle) then
+            ngx.ctx.tokenward_headers = decisions.lines(OK)
+        end
+        return true
+    end, function(handle)
+        return self.current.refuse(self.current.refusal(handle))
+    end)
 end
 
 
@@ -276,7 +314,7 @@ function Gate:check(request, policy)
         local begun
         begun, err = steps.begin(self, request, clock.now, handle_of(policy))
         if begun then
-            step = ffi_gc(begun.handle, nil)
+            step = begun.handle
             if lib.tokenward_step_decision(step) == nil then
                 local done
                 done, err = flight.finish(self, step)
@@ -289,15 +327,7 @@ function Gate:check(request, policy)
     if not step then
         return nil, err
     end
-    local decision = decisions.new(lib, ffi_gc(step, lib.tokenward_step_free), function(handle)
-        if not current.apply(handle, self.target_variable) then
-            return refuse_internal(self, "the edits cannot be applied to this request")
-        end
-        if has_response_headers(handle) then
-            ngx.ctx.tokenward_headers = decisions.lines(OK)
-        end
-        return true
-    end, current.refuse)
+    local decision = self:decision_of(step)
     flight.drain_log(self)
     return decision
 end
@@ -327,14 +357,14 @@ function Gate:needs_body(request, policy)
 end
 
 
-local tag_out = ffi_new("uint64_t[1]")
-
 -- The tag of a step of `begin` whose wait can go on, or nil.
 function Gate:next_ready()
-    if lib.tokenward_next_ready(self.handle, tag_out) ~= OK then
-        return nil
+    flight.drain(self)
+    local tag = self.ready[1]
+    if tag then
+        table.remove(self.ready, 1)
     end
-    return tonumber(tag_out[0])
+    return tag
 end
 
 
@@ -348,6 +378,9 @@ local forgotten_out = ffi_new("bool[1]")
 
 -- Forgets what this worker remembers about a token; tells whether there was something.
 function Gate:forget(token)
+    if type(token) ~= "string" then
+        library.misuse("a token is a string")
+    end
     local result = lib.tokenward_introspector_forget(self.handle, token, #token, forgotten_out)
     flight.drain(self)
     if result ~= OK then

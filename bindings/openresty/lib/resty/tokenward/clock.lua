@@ -34,8 +34,9 @@ _M.monotonic = monotonic
 
 -- One struct, written anew each time: for the call that it is given to.
 function _M.now()
-    time.wall_us = now() * 1e6
-    time.monotonic_us = monotonic() * 1e6
+    -- Rounded: what lies a part of a microsecond before a deadline would never reach it while the clock stands.
+    time.wall_us = now() * 1e6 + 0.5
+    time.monotonic_us = monotonic() * 1e6 + 0.5
     return time
 end
 

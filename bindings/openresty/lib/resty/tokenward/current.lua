@@ -1,8 +1,8 @@
 -- The current request: seen by the core without a Lua string for each header, and edited from the core's own memory. This is what every
 -- request goes through; nothing here allocates but what nginx and Lua need for the edits themselves.
 --
--- nginx's headers are read and set through the functions behind ngx.req, which lua-resty-core declares. Their C signatures are not
--- promised, so they are used with releases of lua-resty-core in which they are known to be what is called here, and ngx.req otherwise.
+-- nginx's headers are read and set through the functions behind ngx.req, as lua-resty-core declares and calls them. It insists on the very
+-- release of the Lua module that it is made for, and is used so in those of its releases that were looked at; ngx.req serves otherwise.
 
 local ffi = require "ffi"
 local base = require "resty.core.base"
@@ -14,7 +14,7 @@ local headers = require "resty.tokenward.headers"
 local library = require "resty.tokenward.library"
 
 local C = ffi.C
-local ffi_new, ffi_cast, ffi_sizeof, ffi_str = ffi.new, ffi.cast, ffi.sizeof, ffi.string
+local ffi_new, ffi_cast, ffi_sizeof, ffi_str, ffi_gc = ffi.new, ffi.cast, ffi.sizeof, ffi.string, ffi.gc
 local get_request = base.get_request
 local get_method, get_headers = ngx.req.get_method, ngx.req.get_headers
 local set_header, clear_header = ngx.req.set_header, ngx.req.clear_header
@@ -22,7 +22,7 @@ local read_body, get_body_data, get_body_file = ngx.req.read_body, ngx.req.get_b
 local set_body_data, set_uri_args = ngx.req.set_body_data, ngx.req.set_uri_args
 local http_version = ngx.req.http_version
 local text, text_of, set, view = library.text, library.text_of, library.set, library.view
-local tonumber, type, error, pairs = tonumber, type, error, pairs
+local tonumber, type, error, pairs, ipairs, tostring = tonumber, type, error, pairs, ipairs, tostring
 local now = clock.now
 
 
@@ -38,11 +38,12 @@ local function is_known(version)
 end
 
 
--- `direct`: `false`: by ngx.req alone; `true`: by what is behind it; nil: by that and nginx's list, where both are what is known.
+-- `direct`: nil: by what lua-resty-core declares, where that is known, and by ngx.req elsewhere; `false`: by ngx.req alone; `true`: as nil,
+-- and lines are added by nginx's own list.
 return function(lib, direct)
-    local is_direct = direct
-    if direct == nil then
-        is_direct = is_known(base.version)
+    local is_direct = direct ~= false and is_known(base.version)
+    if direct and not is_direct then
+        ngx.log(ngx.WARN, "tokenward: `direct` has no effect with lua-resty-core ", base.version)
     end
 
     local _M = { is_direct = is_direct }
@@ -146,9 +147,12 @@ return function(lib, direct)
         if not file then
             return nil, err
         end
-        body = file:read(tonumber(lib.tokenward_body_bytes(gate.handle)) + 1) or ""
+        body, err = file:read(tonumber(lib.tokenward_body_bytes(gate.handle)) + 1)
         file:close()
-        return body
+        if not body and err then
+            return nil, err
+        end
+        return body or ""
     end
 
 
@@ -163,7 +167,24 @@ return function(lib, direct)
     end
 
 
-    -- Begins to decide about the current request: the step, which is the caller's.
+    -- What stands in `step_out` belongs to nobody yet: what a Lua error left there is freed here.
+    local function clear_out()
+        if step_out[0] ~= nil then
+            lib.tokenward_step_free(step_out[0])
+            step_out[0] = nil
+        end
+    end
+
+
+    -- The step in `step_out`, which the collector frees from now on if nobody does before.
+    local function take()
+        local step = ffi_gc(step_out[0], lib.tokenward_step_free)
+        step_out[0] = nil
+        return step
+    end
+
+
+    -- Begins to decide about the current request: the step.
     function _M.begin(gate, policy)
         local r = get_request()
         if not r then
@@ -179,11 +200,12 @@ return function(lib, direct)
             alive[3] = body
             request.body.data, request.body.len = body, #body
         end
+        clear_out()
         local result = lib.tokenward_begin(gate.handle, policy, request, now(), step_out)
         if result ~= OK then
             return nil, library.reason(result)
         end
-        return step_out[0]
+        return take()
     end
 
 
@@ -275,31 +297,27 @@ return function(lib, direct)
 
 
     -- The whole way of a request that is decided at once and allowed, with nothing to rewrite but headers: what most requests are. It is
-    -- one function with everything in it, since that is what LuaJIT compiles to few traces. Gives the note for later phases, or nil and
-    -- the step if there is more to do; nothing is applied then.
+    -- one function with everything in it, since that is what LuaJIT compiles to few traces. Gives the note for later phases; or nil and
+    -- the step if there is more to do, nothing being applied then; or nil, nil and true where the request must not go on.
     local summary = ffi_new("tokenward_summary")
     local SIZE = ffi_sizeof("tokenward_summary")
     local SOURCES, IDENTITIES = decisions.SOURCES, decisions.IDENTITIES
     local ngx_ctx, ngx_var, ngx_now, monotonic = ngx, ngx.var, ngx.now, clock.monotonic
     local time = ffi_new("tokenward_time")
 
-    -- Where nginx's list of headers lies: looked for at the first requests of the worker.
-    local tries, offset, is_chained = 100, nil, false
+    -- Where nginx's list of headers lies: looked for at the first requests of the worker, where that is asked for.
+    local tries, offset, is_chained = direct and 100 or 0, nil, false
     local add, is_whole = headers.add, headers.is_whole
     local list_t, bytes_t = ffi.typeof("tokenward_ngx_list_t *"), ffi.typeof("char *")
 
     local function seek(r, count)
-        tries = direct == nil and tries - 1 or 0
-        if direct == nil then
-            local found, chained = headers.find(r, elements, count)
-            if found then
-                tries = 0
-                if headers.is_true(r, found, chained, errmsg) then
-                    offset, is_chained = found, chained
-                end
+        tries = tries - 1
+        local found, chained = headers.find(r, elements, count)
+        if found then
+            tries = 0
+            if headers.is_true(r, found, chained, errmsg) then
+                offset, is_chained = found, chained
             end
-            -- The probe moved nothing that was there; where it did, it is read again.
-            C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
         end
         _M.has_list = offset ~= nil
     end
@@ -314,6 +332,14 @@ return function(lib, direct)
             return nil
         end
         C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
+        if tries > 0 then
+            seek(r, count)
+            -- The probe came and went: they are read again.
+            if C.ngx_http_lua_ffi_req_get_headers_count(r, 0, truncated) ~= count then
+                return nil
+            end
+            C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
+        end
         local has_body = false
         for at = 0, count - 1 do
             local element, line = elements[at], lines[at]
@@ -326,16 +352,17 @@ return function(lib, direct)
         if has_body or (method ~= "GET" and method ~= "HEAD") or not target then
             return nil
         end
-        if tries > 0 then
-            seek(r, count)
-        end
         request.headers_len = count
         alive[1], alive[2] = method, target
         request.method.data, request.method.len = method, #method
         request.target.data, request.target.len = target, #target
         request.body.data, request.body.len = nil, 0
-        time.wall_us = ngx_now() * 1e6
-        time.monotonic_us = monotonic() * 1e6
+        time.wall_us = ngx_now() * 1e6 + 0.5
+        time.monotonic_us = monotonic() * 1e6 + 0.5
+        -- Nothing here yields. A Lua error below leaves the step in `step_out`, where the next request frees it.
+        if step_out[0] ~= nil then
+            clear_out()
+        end
         if lib.tokenward_begin(gate.handle, policy, request, time, step_out) ~= OK then
             return nil
         end
@@ -343,7 +370,7 @@ return function(lib, direct)
         if lib.tokenward_decision_summary(lib.tokenward_step_decision(step_out[0]), summary, SIZE) ~= OK
             or summary.allow ~= 1 or summary.headers_len ~= 0 or summary.target.data ~= nil or summary.body.data ~= nil
         then
-            return nil, step_out[0]
+            return nil, take()
         end
 
         local done = 0
@@ -372,12 +399,13 @@ return function(lib, direct)
             end
         end
         if done ~= 0 then
-            -- All of them are 0, or less.
-            return nil, step_out[0]
+            -- All of them are 0, or less. Some edits are made: nothing can be made of this request any more.
+            clear_out()
+            return nil, nil, true
         end
 
         if not gate.context then
-            lib.tokenward_step_free(step_out[0])
+            clear_out()
             return true
         end
         local id, username, custom_id = summary.consumer_id, summary.consumer_username, summary.consumer_custom_id
@@ -393,38 +421,54 @@ return function(lib, direct)
             gate:remember(note, lib.tokenward_step_decision(step_out[0]))
         end
         ngx_ctx.ctx.tokenward = note
-        lib.tokenward_step_free(step_out[0])
+        clear_out()
         return note
     end
 
 
-    -- Answers the current request with a refusal, and ends it.
-    function _M.refuse(decision)
-        -- A client that asks whether to send its body is told no.
-        clear_header("Expect")
+    -- A refusal, copied: `{ status, headers, body }`. Its decision may go then.
+    function _M.refusal(decision)
         local status = tonumber(lib.tokenward_decision_status(decision))
-        ngx.status = status ~= 0 and status or 500
+        local refusal = { status = status >= 400 and status or 500, headers = {} }
         if lib.tokenward_decision_refusal_headers(decision, headers_out, count_out) == OK then
             for at = 0, tonumber(count_out[0]) - 1 do
                 local line = headers_out[0][at]
-                ngx.header[text(line.name)] = text(line.value)
+                refusal.headers[at + 1] = { text(line.name), text(line.value) }
             end
         end
-        local body = text_of(lib.tokenward_decision_refusal_body(decision, view))
-        if body then
-            ngx.header["Content-Length"] = #body
-            ngx.print(body)
-        else
-            ngx.send_headers()
-        end
-        return ngx.exit(ngx.status)
+        refusal.body = text_of(lib.tokenward_decision_refusal_body(decision, view))
+        return refusal
     end
 
 
-    -- The refusal for what must not happen: 500. A step, which is the caller's.
+    -- Answers the current request with a refusal, and ends it.
+    function _M.refuse(refusal)
+        -- A client that asks whether to send its body is told no.
+        clear_header("Expect")
+        ngx.status = refusal.status
+        for _, line in ipairs(refusal.headers) do
+            ngx.header[line[1]] = line[2]
+        end
+        if refusal.body then
+            ngx.header["Content-Length"] = #refusal.body
+            ngx.print(refusal.body)
+        else
+            ngx.send_headers()
+        end
+        return ngx.exit(refusal.status)
+    end
+
+
+    -- The refusal for what must not happen: 500. nil where there is no memory.
     function _M.internal(gate)
-        local result = lib.tokenward_internal(gate.handle, get_method() == "HEAD", step_out)
-        return result == OK and step_out[0] or nil
+        clear_out()
+        if lib.tokenward_internal(gate.handle, get_method() == "HEAD", step_out) ~= OK then
+            return nil
+        end
+        local step = take()
+        local refusal = _M.refusal(lib.tokenward_step_decision(step))
+        lib.tokenward_step_free(ffi_gc(step, nil))
+        return refusal
     end
 
 

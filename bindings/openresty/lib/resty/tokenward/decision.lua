@@ -23,6 +23,10 @@ local count_out = ffi_new("size_t[1]")
 local moment_out = ffi_new("int64_t[1]")
 
 
+-- The step of the decision that is read now. LuaJIT keeps nothing alive that no code names later, and what C gave points into it.
+local alive = {}
+
+
 -- An array of `{ name, value }`, in order.
 local function lines(result)
     local found = {}
@@ -92,6 +96,7 @@ end
 
 -- The consumer, matched or anonymous, or nil.
 function _M:consumer()
+    alive.step = self.step
     return _M.read_consumer(self.lib, self.lib.tokenward_decision_consumer(self.handle))
 end
 
@@ -121,6 +126,7 @@ end
 -- A claim as the authorization server wrote it in JSON, or nil.
 function _M:claim_json(name)
     check_name(name)
+    alive.step = self.step
     return text_of(self.lib.tokenward_decision_claim(self.handle, name, #name, view))
 end
 
@@ -128,6 +134,7 @@ end
 -- A claim that is a string, or nil.
 function _M:claim_text(name)
     check_name(name)
+    alive.step = self.step
     return text_of(self.lib.tokenward_decision_claim_text(self.handle, name, #name, view))
 end
 
@@ -135,6 +142,7 @@ end
 -- The value at a JSON Pointer, as Lua's value and as JSON; "" is all claims.
 function _M:claim_at(pointer)
     check_name(pointer)
+    alive.step = self.step
     local json = text_of(self.lib.tokenward_decision_claim_at(self.handle, pointer, #pointer, view))
     return decoded(json), json
 end
@@ -151,12 +159,14 @@ end
 
 -- The edits of the upstream request: header lines to set, an array of `{ name, value }`,
 function _M:set()
+    alive.step = self.step
     return lines(self.lib.tokenward_decision_set(self.handle, headers_out, count_out))
 end
 
 
 -- names to remove before that,
 function _M:remove()
+    alive.step = self.step
     local found = {}
     if self.lib.tokenward_decision_remove(self.handle, names_out, count_out) == OK then
         for at = 0, tonumber(count_out[0]) - 1 do
@@ -169,23 +179,27 @@ end
 
 -- the request target and the body where they change, else nil,
 function _M:target()
+    alive.step = self.step
     return text_of(self.lib.tokenward_decision_target(self.handle, view))
 end
 
 
 function _M:body()
+    alive.step = self.step
     return text_of(self.lib.tokenward_decision_body(self.handle, view))
 end
 
 
 -- and the header lines that every 2xx answer gets.
 function _M:response_headers()
+    alive.step = self.step
     return lines(self.lib.tokenward_decision_response_headers(self.handle, headers_out, count_out))
 end
 
 
 -- The refusal: header lines, and the body or nil.
 function _M:refusal()
+    alive.step = self.step
     local headers = lines(self.lib.tokenward_decision_refusal_headers(self.handle, headers_out, count_out))
     return headers, text_of(self.lib.tokenward_decision_refusal_body(self.handle, view))
 end
@@ -193,8 +207,9 @@ end
 
 -- Applies the edits to the current request, or answers it with the refusal and ends it: after it, the request goes on.
 function _M:apply()
+    alive.step = self.step
     if self.allow then
-        return self.appliers[1](self.handle, self.step)
+        return self.appliers[1](self.handle)
     end
     return self.appliers[2](self.handle)
 end

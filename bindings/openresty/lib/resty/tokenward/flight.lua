@@ -12,9 +12,10 @@ local library = require "resty.tokenward.library"
 local steps = require "resty.tokenward.step"
 
 local C = ffi.C
-local ffi_cast, ffi_new = ffi.cast, ffi.new
+local ffi_cast, ffi_gc, ffi_new = ffi.cast, ffi.gc, ffi.new
 local get_request = base.get_request
-local spawn, wait_for = ngx.thread.spawn, ngx.thread.wait
+local spawn, wait_for, kill, sleep_for = ngx.thread.spawn, ngx.thread.wait, ngx.thread.kill, ngx.sleep
+local status_of = coroutine.status
 local max, min, random = math.max, math.min, math.random
 local tonumber, pcall, pairs, setmetatable = tonumber, pcall, pairs, setmetatable
 local monotonic, now = clock.monotonic, clock.now
@@ -38,7 +39,8 @@ local LOOK = 0.05
 
 
 return function(lib)
-    local _M = {}
+    -- Tags from here on are those of requests that sleep here; those below are of steps that are driven by hand.
+    local _M = { FIRST_TAG = 2^52 }
 
     local free = ffi_cast("void (*)(void *)", lib.tokenward_step_free)
     local tag_out = ffi_new("uint64_t[1]")
@@ -66,9 +68,12 @@ return function(lib)
     -- Wakes those whose answer is there, or whose turn it is to ask.
     local function drain(gate)
         while lib.tokenward_next_ready(gate.handle, tag_out) == OK do
-            local sleeper = gate.sleepers[tonumber(tag_out[0])]
+            local tag = tonumber(tag_out[0])
+            local sleeper = gate.sleepers[tag]
             if sleeper then
                 sleeper:post(1)
+            elseif tag < _M.FIRST_TAG then
+                gate.ready[#gate.ready + 1] = tag
             end
         end
     end
@@ -117,14 +122,11 @@ return function(lib)
             return nil, "the wait takes no tag"
         end
         drain(gate)
-        local woken
+        local woken, left
         repeat
-            local left = deadline - monotonic()
-            if left <= 0 then
-                break
-            end
-            -- A millisecond more than is left: nginx's clock is as coarse.
-            woken, err = sleeper:wait(min(nap(gate), left + 0.001))
+            left = deadline - monotonic()
+            -- A millisecond more than is left: nginx's clock is as coarse, and stands still until something waits.
+            woken, err = sleeper:wait(min(nap(gate), max(left, 0) + 0.001))
             if not woken and err ~= "timeout" then
                 gate.sleepers[tag] = nil
                 return nil, err
@@ -132,19 +134,64 @@ return function(lib)
             if not woken then
                 drain(gate)
             end
-        until woken
+        until woken or left <= 0
         gate.sleepers[tag] = nil
         gate.count = max(gate.count - 1, 0)
         return true
     end
 
 
+    local function safely(transport, call)
+        return pcall(transport, call)
+    end
+
+
+    local function alarm(seconds)
+        sleep_for(seconds)
+        return alarm
+    end
+
+
+    -- The call, for as long as its deadline lets it: a transport whose every read is in time may still never end. What it does then is
+    -- killed, its socket closed. An internal location's subrequest cannot be.
+    local function in_time(gate, call)
+        if gate.transport_kind == "capture" then
+            return pcall(gate.transport, call)
+        end
+        local thread, err = spawn(safely, gate.transport, call)
+        if not thread then
+            return false, err
+        end
+        local watch
+        if status_of(thread) ~= "zombie" then
+            watch, err = spawn(alarm, max(call.deadline - monotonic(), 0) + 0.01)
+            if not watch then
+                kill(thread)
+                return false, err
+            end
+        end
+        local waited, ok, answer, failure
+        if watch then
+            waited, ok, answer, failure = wait_for(thread, watch)
+            kill(ok == alarm and thread or watch)
+        else
+            waited, ok, answer, failure = wait_for(thread)
+        end
+        if not waited then
+            return false, ok
+        elseif ok == alarm then
+            return true, nil, "timed_out"
+        end
+        return ok, answer, failure
+    end
+
+
     local function call_out(gate, step, outbound)
         local call = steps.call_of(lib, outbound)
         call.reply_bytes, call.keepalive = gate.reply_bytes, gate.keepalive
-        local ok, answer, failure = pcall(gate.transport, call)
+        local ok, answer, failure = in_time(gate, call)
         if not ok then
-            ngx.log(ngx.ERR, "tokenward: the transport failed: ", answer)
+            ngx.log(ngx.ERR, "tokenward: the transport failed: ", library.loggable(answer))
             answer, failure = nil, "protocol"
         elseif answer and (type(answer) ~= "table" or type(answer.status) ~= "number") then
             ngx.log(ngx.ERR, "tokenward: the transport gave no answer")
@@ -177,10 +224,12 @@ return function(lib)
     end
 
 
-    -- Brings a step to its decision; false if that cannot be: the step is freed then. In a light thread of its own: who kills the one that
+    -- Brings a step to its decision; false if that cannot be: the step is freed then. While it is under way nginx frees it when the request
+    -- ends, before and after the collector does. In a light thread of its own: who kills the one that
     -- asked for the decision does not end a call that others wait for.
     function _M.finish(gate, step)
         local cleanup = own(step)
+        ffi_gc(step, nil)
         if not cleanup then
             lib.tokenward_step_free(step)
             drain(gate)
@@ -194,8 +243,9 @@ return function(lib)
             err = not ok and done or err
         end
         disown(cleanup)
+        ffi_gc(step, lib.tokenward_step_free)
         if not ok or not done then
-            lib.tokenward_step_free(step)
+            lib.tokenward_step_free(ffi_gc(step, nil))
             drain(gate)
             drain_log(gate)
             return false, err

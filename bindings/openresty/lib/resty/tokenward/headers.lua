@@ -2,7 +2,8 @@
 --
 -- Where the list lies within a request is for nginx's headers to say, which Lua does not see. It is found once in each worker, by what it
 -- must hold: the very lines that the Lua module gives, at the same addresses. It is used only after a line that was added was found
--- again by the Lua module; anything unexpected, and it is never used.
+-- again by the Lua module; anything unexpected, and it is never used. That is no promise of nginx's: it is for those alone who ask for it
+-- with `direct = true`.
 
 local ffi = require "ffi"
 require "resty.core.request"

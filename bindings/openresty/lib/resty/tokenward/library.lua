@@ -7,7 +7,7 @@ local ffi_new = ffi.new
 local ffi_str = ffi.string
 local band, rshift = require("bit").band, require("bit").rshift
 local concat = table.concat
-local tonumber = tonumber
+local tonumber, tostring = tonumber, tostring
 local pcall = pcall
 
 
@@ -122,6 +122,13 @@ function _M.reason(result, errors)
     lib.tokenward_error_free(err)
     errors[0] = nil
     return said
+end
+
+
+-- Text of others for a line of the log: one line, and no longer than is read.
+function _M.loggable(said)
+    said = tostring(said):gsub("[%c\127-\255]", "?")
+    return #said > 500 and said:sub(1, 500) .. "..." or said
 end
 
 

@@ -58,6 +58,20 @@ local function key(gate, series, worker)
 end
 
 
+-- Adds to a counter, and never in place of another series: a dictionary that is full says so.
+local function add(dict, name, grown)
+    local sum, err = dict:incr(name, grown)
+    if not sum and err == "not found" then
+        local added
+        added, err = dict:safe_add(name, 0)
+        if added or err == "exists" then
+            sum, err = dict:incr(name, grown)
+        end
+    end
+    return sum, err
+end
+
+
 -- Adds this worker's part.
 function _M.publish(gate)
     local dict = gate.dict
@@ -70,12 +84,12 @@ function _M.publish(gate)
         if line.series then
             local ok
             if line.gauge then
-                ok, err = dict:set(key(gate, line.series, ngx.worker.id() or 0), line.value, GAUGE_LIVES)
+                ok, err = dict:safe_set(key(gate, line.series, ngx.worker.id() or 0), line.value, GAUGE_LIVES)
             else
                 local grown = line.value - (gate.published[line.series] or 0)
                 ok = true
                 if grown ~= 0 then
-                    ok, err = dict:incr(key(gate, line.series), grown, 0)
+                    ok, err = add(dict, key(gate, line.series), grown)
                 end
                 if ok then
                     gate.published[line.series] = line.value

@@ -149,7 +149,7 @@ end
 
 
 function _M:decision()
-    return decisions.new(self.lib, self.handle)
+    return self.handle and self.gate:decision_of(self.handle)
 end
 
 
@@ -175,8 +175,11 @@ function _M:resume()
 end
 
 
--- When the wait can go on, `gate:next_ready()` gives the tag.
+-- When the wait can go on, `gate:next_ready()` gives the tag: a whole number below 2^52.
 function _M:set_tag(tag)
+    if type(tag) ~= "number" or tag < 0 or tag >= 2^52 or tag % 1 ~= 0 then
+        library.misuse("a tag is a whole number from 0 to 2^52 - 1")
+    end
     return checked(self.lib.tokenward_step_set_tag(self.handle, tag))
 end
 

@@ -107,9 +107,7 @@ function _M.by_http(http, options)
             end
             parts[#parts + 1] = chunk
         end
-        if call.keepalive > 0 then
-            client:set_keepalive(call.keepalive * 1000, options.pool_size)
-        else
+        if call.keepalive <= 0 or not client:set_keepalive(call.keepalive * 1000, options.pool_size) then
             client:close()
         end
         return { status = answer.status, headers = _M.lines(answer.headers), body = concat(parts) }
@@ -151,6 +149,10 @@ function _M.by_capture(location)
     return function(call)
         -- What the location's handlers learn comes back in here: it is the subrequest's ngx.ctx.
         local seen = { tokenward_call = call }
+        if (ngx.req.http_version() or 3) >= 2 then
+            ngx.log(ngx.ERR, "tokenward: ngx.location.capture works in no HTTP/2 request: resty.http is needed, or a function")
+            return nil, "connect"
+        end
         local answer = ngx.location.capture(location, { method = ngx.HTTP_POST, body = call.body, ctx = seen })
         if not seen.tokenward_sent then
             ngx.log(ngx.ERR, "tokenward: the location ", location, " does not call resty.tokenward.capture")

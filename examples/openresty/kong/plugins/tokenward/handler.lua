@@ -6,6 +6,8 @@ local Tokenward = { VERSION = "0.1.0", PRIORITY = 1700 }
 
 -- One gate for each configuration and worker. Kong gives the same table for as long as the configuration is the same.
 local gates = setmetatable({}, { __mode = "k" })
+-- How often the consumers changed: reading them yields, and they may change meanwhile.
+local changes = 0
 
 
 local function consumers()
@@ -26,25 +28,42 @@ local function gate_of(conf)
     if gates[conf] then
         return gates[conf]
     end
-    local known, err = consumers()
+    local before, known, err
+    repeat
+        before = changes
+        known, err = consumers()
+    until before == changes or not known
     if not known then
         return nil, err
     end
-    local gate
-    gate, err = tokenward.new({ config = conf.config, consumers = known, transport = "http" })
-    gates[conf] = gate
-    return gate, err
+    -- Another request may have been faster.
+    if not gates[conf] then
+        gates[conf], err = tokenward.new({ config = conf.config, consumers = known, transport = "http" })
+    end
+    return gates[conf], err
 end
 
 
 -- Consumers that change are known from the next request on: answers stay remembered.
 function Tokenward:init_worker()
     kong.worker_events.register(function()
-        local known = consumers()
+        changes = changes + 1
+        local before, known, err = changes, consumers()
+        if known and before ~= changes then
+            return                                   -- A later event reads them again.
+        end
         for conf, gate in pairs(gates) do
-            local document = known and tokenward.document({ config = conf.config, consumers = known })
+            local document, replaced
+            if known then
+                document, err = tokenward.document({ config = conf.config, consumers = known })
+            end
             if document then
-                gate:replace_consumers(document)
+                replaced, err = gate:replace_consumers(document)
+            end
+            if not replaced then
+                -- Old consumers are not to be let in: the next request makes a new gate, or is refused.
+                kong.log.err("tokenward: ", err)
+                gates[conf] = nil
             end
         end
     end, "crud", "consumers")
@@ -68,9 +87,16 @@ function Tokenward:access(conf)
         end
         return kong.response.exit(decision.status, body, headers)
     end
-    decision:apply()
     local consumer = decision:consumer()
-    kong.client.authenticate(consumer and kong.client.load_consumer(consumer.id) or nil, {
+    if consumer then
+        consumer, err = kong.client.load_consumer(consumer.id)
+        if not consumer then
+            kong.log.err("tokenward: ", err or "the consumer is gone")
+            return kong.response.exit(500, { message = "An unexpected error occurred" })
+        end
+    end
+    decision:apply()
+    kong.client.authenticate(consumer, {
         id = decision:claim_text("client_id") or decision:claim_text("sub"),
     })
 end
