@@ -218,6 +218,7 @@ ngx_http_tokenward_call_shape(ngx_http_tokenward_call_t *call,
     /* what $request_uri and logs would show is the location, not the client's */
 
     sr->unparsed_uri = sr->uri;
+    ngx_str_null(&sr->request_line);
     sr->discard_body = 0;
 
     sr->write_event_handler = ngx_http_handler;
@@ -275,11 +276,14 @@ ngx_http_tokenward_call_preaccess(ngx_http_request_t *r)
         return NGX_HTTP_BAD_GATEWAY;
     }
 
-    if (r->content_handler != ngx_http_tokenward_call_content) {
-        r->content_handler = ngx_http_tokenward_call_content;
-    }
+    r->content_handler = ngx_http_tokenward_call_content;
 
-    return NGX_DECLINED;
+    /*
+     * The rest of the phase is passed over: limit_req and limit_conn count a
+     * main request once, and would take this for the client's.
+     */
+
+    return NGX_OK;
 }
 
 
