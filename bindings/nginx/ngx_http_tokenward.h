@@ -198,6 +198,7 @@ ngx_int_t ngx_http_tokenward_check_endpoints(ngx_conf_t *cf);
 /* _request */
 
 ngx_int_t ngx_http_tokenward_post_read_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_tokenward_rewrite_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_tokenward_preaccess_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_tokenward_access_any_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_tokenward_access_all_handler(ngx_http_request_t *r);

@@ -22,6 +22,7 @@ static ngx_int_t ngx_http_tokenward_handle(ngx_http_request_t *r,
     ngx_http_tokenward_loc_conf_t *conf);
 static ngx_http_tokenward_ctx_t *ngx_http_tokenward_create_ctx(
     ngx_http_request_t *r);
+static ngx_uint_t ngx_http_tokenward_names_token(u_char *p, u_char *end);
 static void ngx_http_tokenward_mask(ngx_http_request_t *r);
 static ngx_int_t ngx_http_tokenward_read_body(ngx_http_tokenward_ctx_t *ctx);
 static void ngx_http_tokenward_body_handler(ngx_http_request_t *r);
@@ -68,6 +69,22 @@ ngx_http_tokenward_post_read_handler(ngx_http_request_t *r)
     }
 
     return NGX_DECLINED;
+}
+
+
+/*
+ * A request that nginx finds bad itself goes from its header to an error_page,
+ * past POST_READ. What is sent to a page after a decision is ours.
+ */
+
+ngx_int_t
+ngx_http_tokenward_rewrite_handler(ngx_http_request_t *r)
+{
+    if (!r->internal || r != r->main || ngx_http_tokenward_ctx(r)) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_tokenward_post_read_handler(r);
 }
 
 
@@ -165,6 +182,7 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
     ngx_http_tokenward_loc_conf_t *conf)
 {
     ngx_int_t                  rc;
+    tokenward_str              none;
     ngx_http_tokenward_ctx_t  *ctx;
 
     ctx = ngx_http_tokenward_ctx(r);
@@ -198,10 +216,32 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
         return ctx->allowed ? NGX_DECLINED : ngx_http_tokenward_refuse(ctx);
     }
 
+    if ((ctx->call || ctx->waiting) && !ctx->woken) {
+
+        /* a post_action of a client that is gone, or nobody's turn */
+
+        return r->connection->error ? NGX_HTTP_CLIENT_CLOSED_REQUEST
+                                    : ngx_http_tokenward_park(ctx);
+    }
+
     if (ctx->call || ctx->waiting) {
         return ngx_http_tokenward_resume(ctx) == NGX_OK
                ? ngx_http_tokenward_advance(ctx, conf)
                : ngx_http_tokenward_fail(ctx, "cannot go on");
+    }
+
+    if (ctx->body_asked && !ctx->body_read && r->internal && r->err_status) {
+
+        /* the page of an error in reading it: there is no body to look into */
+
+        none.data = NULL;
+        none.len = 0;
+
+        if (ngx_http_tokenward_new_body(ctx, &none) != NGX_OK) {
+            return ngx_http_tokenward_fail(ctx, "has no memory");
+        }
+
+        ctx->body_read = 1;
     }
 
     if (ctx->step || (ctx->body_asked && !ctx->body_read)) {
@@ -285,6 +325,41 @@ ngx_http_tokenward_create_ctx(ngx_http_request_t *r)
 }
 
 
+/* Whether "access_token" begins here, percent-encoded or not. */
+
+static ngx_uint_t
+ngx_http_tokenward_names_token(u_char *p, u_char *end)
+{
+    u_char     c;
+    u_char    *name;
+    ngx_int_t  decoded;
+
+    for (name = (u_char *) "access_token"; *name; name++) {
+
+        if (p == end) {
+            return 0;
+        }
+
+        c = *p++;
+
+        if (c == '%' && end - p >= 2) {
+            decoded = ngx_hextoi(p, 2);
+
+            if (decoded != NGX_ERROR) {
+                c = (u_char) decoded;
+                p += 2;
+            }
+        }
+
+        if (c != *name) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /*
  * Lines in the error log quote the request line. One that shows a token loses
  * its query, until the request is allowed and has one without the token.
@@ -297,8 +372,6 @@ ngx_http_tokenward_mask(ngx_http_request_t *r)
     size_t      len;
     ngx_str_t   line;
 
-    static ngx_str_t  name = ngx_string("access_token");
-
     line = r->request_line;
 
     query = ngx_strlchr(line.data, line.data + line.len, '?');
@@ -308,13 +381,13 @@ ngx_http_tokenward_mask(ngx_http_request_t *r)
 
     end = line.data + line.len;
 
-    for (p = query; p + name.len <= end; p++) {
-        if (ngx_memcmp(p, name.data, name.len) == 0) {
+    for (p = query; p < end; p++) {
+        if (ngx_http_tokenward_names_token(p, end)) {
             break;
         }
     }
 
-    if (p + name.len > end) {
+    if (p == end) {
         return;
     }
 
