@@ -317,6 +317,9 @@ ngx_http_tokenward_postconfiguration(ngx_conf_t *cf)
         || ngx_http_tokenward_handler(cf, NGX_HTTP_PREACCESS_PHASE,
                                       ngx_http_tokenward_preaccess_handler, 0)
            != NGX_OK
+        || ngx_http_tokenward_handler(cf, NGX_HTTP_PRECONTENT_PHASE,
+                                      ngx_http_tokenward_preaccess_handler, 0)
+           != NGX_OK
         || ngx_http_tokenward_handler(cf, NGX_HTTP_ACCESS_PHASE,
                                       ngx_http_tokenward_access_any_handler, 0)
            != NGX_OK

@@ -60,6 +60,11 @@ ngx_http_tokenward_rewrite_handler(ngx_http_request_t *r)
 }
 
 
+/*
+ * Entered again before the content: any module may end PREACCESS with NGX_OK
+ * before it has come to this one.
+ */
+
 ngx_int_t
 ngx_http_tokenward_preaccess_handler(ngx_http_request_t *r)
 {

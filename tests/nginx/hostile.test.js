@@ -1,13 +1,16 @@
 // What a client, or a configuration that nginx permits, could try to get past it: spoofed names, tokens that stay, limits.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import http from 'node:http';
+import http2 from 'node:http2';
+import { dirname, join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
 
 import { bearer, exchange, request } from '../gateway/support/client.js';
 import { close, listen } from '../gateway/support/parts.js';
 import { managed, startUpstream } from '../gateway/support/upstream.js';
-import { check, start } from './support/nginx.js';
+import { MODULE, check, start } from './support/nginx.js';
 
 let as, upstream;
 before(async () => {
@@ -201,4 +204,69 @@ test('what runs after a client has gone is refused as long as nothing was decide
   await new Promise((resume) => setTimeout(resume, 400));
   assert.deepEqual(upstream.requests.map(({ url }) => url), []);
   assert.equal((await get(host, '/', [bearer('good')])).status, 200);
+});
+
+/** The module of support/ends_preaccess.c, for the nginx that MODULE was built for. */
+function endsPreaccess() {
+  const source = process.env.NGINX_SRC ?? '/usr/share/nginx/src';
+  const folders = ['core', 'event', 'event/modules', 'os/unix', 'http', 'http/modules', 'http/v2'].map((name) => join(source, 'src', name));
+  const made = join(dirname(MODULE), 'ends_preaccess.so');
+  execFileSync('cc', ['-shared', '-fPIC', '-O1', ...[join(dirname(MODULE), 'build'), ...folders].map((name) => `-I${name}`), '-o', made, join(import.meta.dirname, 'support/ends_preaccess.c')]);
+  return made;
+}
+
+test('another module that ends the phase PREACCESS opens nothing', async (t) => {
+  const host = await nginx(
+    t,
+    `location / { tokenward_phase preaccess; proxy_pass $UPSTREAM; }
+     location /guarded { tokenward off; auth_request /check; proxy_pass $UPSTREAM; }
+     location = /check { internal; proxy_pass $UPSTREAM; }
+     location = /asking { tokenward_endpoint /open; proxy_pass $UPSTREAM; }
+     location ~ ^/open { proxy_pass http://127.0.0.1:${as.port}; }`,
+    { main: `load_module ${endsPreaccess()};`, alerts: true },
+  );
+  assert.equal((await get(host, '/')).status, 401);
+  assert.equal((await get(host, '/guarded', [bearer('good')])).status, 403);
+  assert.equal((await get(host, '/asking', [bearer('good-0')])).status, 502);
+  assert.deepEqual([upstream.requests.length, as.calls.length], [0, 0]);
+  for (const token of ['good-1', 'good-1', 'good-2']) assert.equal((await get(host, '/', [bearer(token)])).status, 200);
+  assert.equal(managed(upstream.requests[0])['x-consumer-id'], '7');
+});
+
+test('streams of HTTP/2 that are reset at any moment leave nothing behind', async (t) => {
+  const host = await start(
+    t,
+    `tokenward_config $DIR/tokenward.json; tokenward_endpoint /introspect; tokenward_zone 256k;
+     server { listen 127.0.0.1:$PORT0 http2; http2_max_concurrent_streams 256; tokenward on;
+       location = /introspect { internal; proxy_pass http://127.0.0.1:${as.port}/introspect; }
+       location = /metrics { tokenward off; tokenward_metrics; }
+       location / { proxy_pass ${upstream.url}; } }`,
+    { files: { 'tokenward.json': document({ token_from: ['header', 'body'] }) } },
+  );
+  const session = http2.connect(host.url);
+  t.after(() => session.destroy());
+  const ask = (headers, body, reset) =>
+    new Promise((resume) => {
+      const stream = session.request({ ':path': '/x', ...headers }, { endStream: body === undefined });
+      let status = 0;
+      stream.on('response', (answer) => (status = answer[':status']));
+      stream.on('error', () => {}).on('close', () => resume(status)).resume();
+      if (body !== undefined) stream.end(body);
+      if (reset !== undefined) setTimeout(() => stream.close(http2.constants.NGHTTP2_CANCEL), reset);
+    });
+  const form = { ':method': 'POST', 'content-type': 'application/x-www-form-urlencoded' };
+  for (let round = 0; round < 6; round++) {
+    const statuses = await Promise.all(
+      Array.from({ length: 60 }, (_, i) => {
+        const token = `good-h2-${round}-${i >> 2}`;
+        return ask(i % 3 ? { authorization: `Bearer ${token}` } : form, i % 3 ? undefined : `a=1&access_token=${token}`, i % 4 === 0 ? i % 8 : undefined);
+      }),
+    );
+    statuses.forEach((status, i) => i % 4 && assert.equal(status, 200, `${round}/${i}`));
+  }
+  const metrics = await new Promise((resume) => {
+    let text = '';
+    session.request({ ':path': '/metrics' }).setEncoding('utf8').on('data', (piece) => (text += piece)).on('end', () => resume(text));
+  });
+  assert.match(metrics, /^tokenward_in_flight 0$/m);
 });
