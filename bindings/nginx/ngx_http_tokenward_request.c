@@ -193,12 +193,15 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
         return ctx->allowed ? NGX_DECLINED : ngx_http_tokenward_refuse(ctx);
     }
 
+    if (r->connection->error) {
+
+        /* a post_action or an error_page of a client that is gone */
+
+        return NGX_HTTP_CLIENT_CLOSED_REQUEST;
+    }
+
     if ((ctx->call || ctx->waiting) && !ctx->woken) {
-
-        /* a post_action of a client that is gone, or nobody's turn */
-
-        return r->connection->error ? NGX_HTTP_CLIENT_CLOSED_REQUEST
-                                    : ngx_http_tokenward_park(ctx);
+        return ngx_http_tokenward_park(ctx);
     }
 
     if (ctx->call || ctx->waiting) {
@@ -207,7 +210,9 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
                : ngx_http_tokenward_fail(ctx, "cannot go on");
     }
 
-    if (ctx->body_asked && !ctx->body_read && r->internal && r->err_status) {
+    if (ctx->body_asked && !ctx->body_read
+        && r->internal && (r->err_status || r->error_page))
+    {
 
         /* the page of an error in reading it: there is no body to look into */
 

@@ -135,13 +135,15 @@ test("the client's request line is nothing of the authorization server's", async
 test('a body that nginx refuses is refused so, and a page that is protected is not shown instead', async (t) => {
   const host = await nginx(
     t,
-    'error_page 413 /page; client_max_body_size 10; location / { proxy_pass $UPSTREAM; } location = /page { proxy_pass $UPSTREAM; }',
+    'error_page 413 /page; client_max_body_size 10; location / { proxy_pass $UPSTREAM; } location /other { error_page 413 = /page; proxy_pass $UPSTREAM; } location = /page { proxy_pass $UPSTREAM; }',
     { fields: { token_from: ['body', 'header'] } },
   );
   const form = ['Content-Type', 'application/x-www-form-urlencoded'];
   for (const body of [`access_token=good&a=${'x'.repeat(100)}`, (one) => one.end(`access_token=good&a=${'x'.repeat(100)}`)]) {
-    const answer = await request(host.url, { method: 'POST', headers: [form], body });
-    assert.equal(answer.status, 401, answer.body);
+    for (const path of ['/', '/other']) {
+      const answer = await request(host.url, { method: 'POST', path, headers: [form], body });
+      assert.equal(answer.status, 401, answer.body);
+    }
   }
   assert.equal(upstream.requests.length, 0);
   // With a token in the header the page is shown to who may see it.
@@ -189,12 +191,15 @@ test('nginx -t looks at the endpoints of named locations too', async (t) => {
 
 test('what runs after a client has gone is refused as long as nothing was decided', async (t) => {
   const host = await nginx(t, 'location / { post_action /after; proxy_pass $UPSTREAM; } location = /after { proxy_pass $UPSTREAM/after; }', {
-    endpoint: 'proxy_read_timeout 5s;',
+    fields: { token_from: ['header', 'body'] },
   });
   const held = as.server.listeners('request')[0];
   as.server.removeAllListeners('request');
   as.server.on('request', (incoming, answer) => setTimeout(() => held(incoming, answer), 150));
   t.after(() => (as.server.removeAllListeners('request'), as.server.on('request', held)));
+  const half = http.request(host.url, { method: 'POST', headers: { 'content-type': 'application/x-www-form-urlencoded', 'content-length': 100 }, agent: false });
+  half.on('error', () => {}).write('access_token=good');
+  setTimeout(() => half.destroy(), 30);
   for (let i = 0; i < 5; i++) {
     const going = http.get(host.url, { headers: { authorization: `Bearer good-${i}` }, agent: false });
     going.on('error', () => {});
