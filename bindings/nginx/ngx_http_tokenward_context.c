@@ -139,7 +139,8 @@ ngx_http_tokenward_mask(ngx_http_request_t *r)
 
     line = r->request_line;
 
-    query = ngx_strlchr(line.data, line.data + line.len, '?');
+    query = line.len ? memchr(line.data, '?', line.len) : NULL;
+
     if (query == NULL) {
         return;
     }

@@ -174,7 +174,11 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
         ngx_http_set_ctx(r, ctx, ngx_http_tokenward_module);
     }
 
-    if (ctx->source != conf->source || ctx->policy != conf->policy) {
+    if (ctx->source == NULL) {
+        ctx->source = conf->source;
+        ctx->policy = conf->policy;
+
+    } else if (ctx->source != conf->source || ctx->policy != conf->policy) {
 
         /* another configuration: what the client sent is looked at anew */
 
