@@ -7,10 +7,13 @@
  *   _module      directives, and what is made at start
  *   _config      documents and policies
  *   _endpoint    locations of endpoints are checked
- *   _request     the phases: begins, waits, decides
+ *   _request     the phases: begins and decides
+ *   _context     what is known of a request, and how it is refused
+ *   _wait        sleeps and is woken
  *   _edits       what a decision does to the headers
  *   _rewrite     and to target and body
  *   _call        one introspection request, as a background subrequest
+ *   _reply       and what comes back
  *   _filters     refusals get their body here, and calls their answer
  *   _variables   $tokenward_*
  *   _metrics     counters of all workers
@@ -198,13 +201,31 @@ ngx_int_t ngx_http_tokenward_check_endpoints(ngx_conf_t *cf);
 /* _request */
 
 ngx_int_t ngx_http_tokenward_post_read_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_tokenward_rewrite_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_tokenward_preaccess_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_tokenward_access_any_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_tokenward_access_all_handler(ngx_http_request_t *r);
-ngx_http_tokenward_ctx_t *ngx_http_tokenward_ctx(ngx_http_request_t *r);
-void ngx_http_tokenward_wake(ngx_http_tokenward_ctx_t *ctx);
 ngx_int_t ngx_http_tokenward_view(ngx_http_tokenward_ctx_t *ctx,
     tokenward_request *request, tokenward_header *few, ngx_uint_t nfew);
+
+/* _context */
+
+ngx_http_tokenward_ctx_t *ngx_http_tokenward_ctx(ngx_http_request_t *r);
+ngx_http_tokenward_ctx_t *ngx_http_tokenward_create_ctx(
+    ngx_http_request_t *r);
+ngx_int_t ngx_http_tokenward_refuse(ngx_http_tokenward_ctx_t *ctx);
+ngx_int_t ngx_http_tokenward_fail(ngx_http_tokenward_ctx_t *ctx,
+    const char *what);
+void ngx_http_tokenward_drop(void *data);
+ngx_int_t ngx_http_tokenward_retire(ngx_http_tokenward_ctx_t *ctx);
+
+/* _wait */
+
+ngx_int_t ngx_http_tokenward_resume(ngx_http_tokenward_ctx_t *ctx);
+ngx_int_t ngx_http_tokenward_wait(ngx_http_tokenward_ctx_t *ctx,
+    const tokenward_wait *wait);
+ngx_int_t ngx_http_tokenward_park(ngx_http_tokenward_ctx_t *ctx);
+void ngx_http_tokenward_wake(ngx_http_tokenward_ctx_t *ctx);
 ngx_int_t ngx_http_tokenward_set_timer(ngx_http_tokenward_ctx_t *ctx,
     ngx_event_handler_pt handler, uint64_t deadline_us);
 
@@ -237,11 +258,14 @@ ngx_int_t ngx_http_tokenward_call(ngx_http_tokenward_ctx_t *ctx,
     ngx_http_tokenward_loc_conf_t *conf, const tokenward_outbound *outbound);
 ngx_int_t ngx_http_tokenward_call_preaccess(ngx_http_request_t *r);
 void ngx_http_tokenward_call_abort(ngx_http_tokenward_call_t *call);
+ngx_http_tokenward_call_t *ngx_http_tokenward_call_of(ngx_http_request_t *r);
+
+/* _reply */
+
 ngx_int_t ngx_http_tokenward_call_reply(ngx_http_tokenward_ctx_t *ctx);
 void ngx_http_tokenward_call_header(ngx_http_tokenward_call_t *call);
 void ngx_http_tokenward_call_body(ngx_http_tokenward_call_t *call,
     ngx_chain_t *in);
-ngx_http_tokenward_call_t *ngx_http_tokenward_call_of(ngx_http_request_t *r);
 
 /* _filters */
 

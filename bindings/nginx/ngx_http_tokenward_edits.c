@@ -81,27 +81,29 @@ ngx_http_tokenward_is_managed(ngx_table_elt_t *h)
 static ngx_inline ngx_uint_t
 ngx_http_tokenward_is_same(const u_char *a, const u_char *b, size_t len)
 {
+    size_t    i;
     uint64_t  x, y;
 
-    for (/* void */ ; len >= sizeof(uint64_t); len -= sizeof(uint64_t)) {
-        ngx_memcpy(&x, a, sizeof(uint64_t));
-        ngx_memcpy(&y, b, sizeof(uint64_t));
+    if (len < sizeof(uint64_t)) {
+        return ngx_memcmp(a, b, len) == 0;
+    }
+
+    /* the last word may overlap the one before */
+
+    for (i = 0; /* void */ ; i = ngx_min(i + sizeof(uint64_t),
+                                         len - sizeof(uint64_t)))
+    {
+        ngx_memcpy(&x, a + i, sizeof(uint64_t));
+        ngx_memcpy(&y, b + i, sizeof(uint64_t));
 
         if (x != y) {
             return 0;
         }
 
-        a += sizeof(uint64_t);
-        b += sizeof(uint64_t);
-    }
-
-    while (len--) {
-        if (*a++ != *b++) {
-            return 0;
+        if (i == len - sizeof(uint64_t)) {
+            return 1;
         }
     }
-
-    return 1;
 }
 
 
@@ -245,10 +247,7 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
 
     what = NGX_HTTP_TOKENWARD_STALE_HEADER;
 
-    if (ctx->target.data != NULL
-        && ngx_strlchr(ctx->target.data, ctx->target.data + ctx->target.len,
-                       '?')
-           != NULL)
+    if (ctx->target.len && memchr(ctx->target.data, '?', ctx->target.len))
     {
         switch (tokenward_decision_target(decision, &text)) {
 

@@ -25,6 +25,7 @@ ngx_http_tokenward_check_endpoints(ngx_conf_t *cf)
 {
     ngx_uint_t                   i;
     void                       **loc_conf;
+    ngx_http_core_loc_conf_t   **named;
     ngx_http_core_srv_conf_t   **cscfp;
     ngx_http_core_main_conf_t   *cmcf;
 
@@ -40,6 +41,18 @@ ngx_http_tokenward_check_endpoints(ngx_conf_t *cf)
             != NGX_OK)
         {
             return NGX_ERROR;
+        }
+
+        named = cscfp[i]->named_locations;
+
+        for (/* void */ ; named && *named; named++) {
+            if (ngx_http_tokenward_check_locations(cf,
+                              loc_conf[ngx_http_core_module.ctx_index],
+                              (*named)->loc_conf)
+                != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
         }
     }
 

@@ -308,7 +308,16 @@ ngx_http_tokenward_postconfiguration(ngx_conf_t *cf)
     if (ngx_http_tokenward_handler(cf, NGX_HTTP_POST_READ_PHASE,
                                    ngx_http_tokenward_post_read_handler, 0)
         != NGX_OK
+        || ngx_http_tokenward_handler(cf, NGX_HTTP_SERVER_REWRITE_PHASE,
+                                      ngx_http_tokenward_rewrite_handler, 0)
+           != NGX_OK
+        || ngx_http_tokenward_handler(cf, NGX_HTTP_REWRITE_PHASE,
+                                      ngx_http_tokenward_rewrite_handler, 0)
+           != NGX_OK
         || ngx_http_tokenward_handler(cf, NGX_HTTP_PREACCESS_PHASE,
+                                      ngx_http_tokenward_preaccess_handler, 0)
+           != NGX_OK
+        || ngx_http_tokenward_handler(cf, NGX_HTTP_PRECONTENT_PHASE,
                                       ngx_http_tokenward_preaccess_handler, 0)
            != NGX_OK
         || ngx_http_tokenward_handler(cf, NGX_HTTP_ACCESS_PHASE,

@@ -15,6 +15,7 @@ typedef struct {
 } ngx_http_tokenward_stale_t;
 
 
+static ngx_str_t ngx_http_tokenward_query(ngx_str_t *target);
 static ngx_int_t ngx_http_tokenward_new_args(ngx_http_tokenward_ctx_t *ctx,
     ngx_str_t *args);
 
@@ -37,16 +38,7 @@ ngx_http_tokenward_new_target(ngx_http_tokenward_ctx_t *ctx,
     r->unparsed_uri.data = (u_char *) target->data;
     r->unparsed_uri.len = target->len;
 
-    p = ngx_strlchr(r->unparsed_uri.data,
-                    r->unparsed_uri.data + r->unparsed_uri.len, '?');
-
-    if (p) {
-        args.data = p + 1;
-        args.len = r->unparsed_uri.data + r->unparsed_uri.len - args.data;
-
-    } else {
-        ngx_str_null(&args);
-    }
+    args = ngx_http_tokenward_query(&r->unparsed_uri);
 
     if (ngx_http_tokenward_new_args(ctx, &args) != NGX_OK) {
         return NGX_ERROR;
@@ -78,68 +70,84 @@ ngx_http_tokenward_new_target(ngx_http_tokenward_ctx_t *ctx,
 }
 
 
+/* What nginx takes for the query of a target: it ends where a fragment begins. */
+
+static ngx_str_t
+ngx_http_tokenward_query(ngx_str_t *target)
+{
+    u_char     *p, *last;
+    ngx_str_t   query;
+
+    ngx_str_null(&query);
+
+    last = target->data + target->len;
+    p = ngx_strlchr(target->data, last, '?');
+
+    if (p) {
+        query.data = p + 1;
+        p = ngx_strlchr(query.data, last, '#');
+        query.len = (p ? p : last) - query.data;
+    }
+
+    return query;
+}
+
+
 /*
- * A rewrite may have put the client's query behind one of its own: it is
- * replaced where it stands.
+ * A rewrite may have put the client's query behind one of its own, or more
+ * than once: it is replaced wherever it stands.
  */
 
 static ngx_int_t
 ngx_http_tokenward_new_args(ngx_http_tokenward_ctx_t *ctx, ngx_str_t *args)
 {
     u_char              *p, *last;
-    size_t               before, after;
     ngx_str_t            query, made;
     ngx_http_request_t  *r;
 
     r = ctx->request;
+    query = ngx_http_tokenward_query(&ctx->target);
 
-    p = ngx_strlchr(ctx->target.data, ctx->target.data + ctx->target.len, '?');
-    if (p == NULL || r->args.len == 0) {
+    if (query.len == 0 || r->args.len < query.len) {
         return NGX_OK;
     }
-
-    query.data = p + 1;
-    query.len = ctx->target.data + ctx->target.len - query.data;
 
     p = r->args.data;
     last = r->args.data + r->args.len;
 
-    while (p + query.len <= last
-           && ngx_memcmp(p, query.data, query.len) != 0)
-    {
-        p++;
-    }
-
-    if (query.len == 0 || p + query.len > last) {
-        return NGX_OK;
-    }
-
-    before = p - r->args.data;
-    after = last - p - query.len;
-
-    if (before == 0 && after == 0) {
+    if (r->args.len == query.len && ngx_memcmp(p, query.data, query.len) == 0) {
         r->args = *args;
         return NGX_OK;
     }
 
-    if (args->len == 0 && before && p[-1] == '&') {
-        before--;
-    }
+    /* each is replaced by what is shorter */
 
-    made.data = ngx_pnalloc(r->pool, before + args->len + after);
+    made.len = 0;
+    made.data = ngx_pnalloc(r->pool, r->args.len);
     if (made.data == NULL) {
         return NGX_ERROR;
     }
 
-    p = ngx_cpymem(made.data, r->args.data, before);
+    while (p < last) {
 
-    if (args->len) {
-        p = ngx_cpymem(p, args->data, args->len);
+        if ((size_t) (last - p) < query.len
+            || ngx_memcmp(p, query.data, query.len) != 0)
+        {
+            made.data[made.len++] = *p++;
+            continue;
+        }
+
+        if (args->len) {
+            ngx_memcpy(made.data + made.len, args->data, args->len);
+            made.len += args->len;
+
+        } else if (made.len && made.data[made.len - 1] == '&') {
+            made.len--;
+        }
+
+        p += query.len;
     }
 
-    p = ngx_cpymem(p, last - after, after);
-
-    made.len = p - made.data;
     r->args = made;
 
     return NGX_OK;

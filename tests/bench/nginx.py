@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import harness
@@ -29,20 +30,26 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 MODULE = TARGET / "nginx/ngx_http_tokenward_module.so"
 NGINX = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
+# What a server says of a person's token, as in RFC 7662, section 2.2, ...
 TOKEN = "2YotnFZFEjr1zCsicMWpAAx8vkq3Lh5TzUoWn0R4sGd"
 REPLY = {
     "active": True, "scope": "orders:read orders:write", "client_id": "l238j323ds-23ij4", "username": "jdoe",
     "token_type": "Bearer", "exp": 4102444800, "iat": 1419350238, "sub": "Z5O3upPC88QrAjx00dis",
     "aud": "https://protected.example.net/resource", "iss": "https://server.example.com/",
 }
+# ... and of an application's, as of the grant `client_credentials`.
+APPLICATION_TOKEN = "mF9xB5f1Z0xJq4tKTlKvrN8w2bHc7sUeyDaG3iPo6Lk"
+APPLICATION_REPLY = {"active": True, "client_id": "billing", "scope": "orders:read", "exp": 4102444800}
+TOKENS = {"": TOKEN, " application": APPLICATION_TOKEN}
+REPLIES = {TOKEN: REPLY, APPLICATION_TOKEN: APPLICATION_REPLY}
 
 
 class AuthorizationServer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.dumps(REPLY).encode()
+        asked = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        body = json.dumps(REPLIES[asked["token"][0]]).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -145,11 +152,13 @@ def costs(options):
     with Scene() as scene, Nginx(scene.http) as nginx:
         nginx.wait(scene.ports["gif"])
         for name in ["proxied", "gif"]:
-            targets = [harness.Target(f"{name}={nginx.process.pid}={scene.url(name)}=open"),
-                       harness.Target(f"{name} protected={nginx.process.pid}={scene.url(name + ' protected')}")]
-            results[name] = harness.measure(targets, TOKEN, options.rounds, options.seconds)
-            for line in harness.describe(results[name]):
-                print(line, file=sys.stderr)
+            for whose, token in TOKENS.items():
+                targets = [harness.Target(f"{name}={nginx.process.pid}={scene.url(name)}=open"),
+                           harness.Target(f"{name} protected={nginx.process.pid}={scene.url(name + ' protected')}")]
+                results[name + whose] = harness.measure(targets, token, options.rounds, options.seconds)
+                print(f"{name}{whose}:", file=sys.stderr)
+                for line in harness.describe(results[name + whose]):
+                    print(line, file=sys.stderr)
     return results
 
 
@@ -158,26 +167,28 @@ def instructions():
     counts = {}
     with Scene() as scene:
         for name in scene.NAMES:
-            totals = []
-            for rounds in [500, 1500]:
-                wrapper = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-                folder = Path(tempfile.mkdtemp())
-                log = folder / "log"
-                with Nginx(scene.http, wrapper=[*wrapper, f"--log-file={log}"], single=True) as nginx:
-                    nginx.wait(scene.ports[name])
-                    exchange(scene.ports[name], rounds)
-                totals.append(int(re.search(r"Collected : (\d+)", log.read_text())[1]))
-                shutil.rmtree(folder)
-            counts[name] = (totals[1] - totals[0]) / 1000
+            for whose, token in TOKENS.items():
+                totals = []
+                for rounds in [500, 1500]:
+                    wrapper = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+                    folder = Path(tempfile.mkdtemp())
+                    log = folder / "log"
+                    with Nginx(scene.http, wrapper=[*wrapper, f"--log-file={log}"], single=True) as nginx:
+                        nginx.wait(scene.ports[name])
+                        exchange(scene.ports[name], token, rounds)
+                    totals.append(int(re.search(r"Collected : (\d+)", log.read_text())[1]))
+                    shutil.rmtree(folder)
+                counts[name + whose] = (totals[1] - totals[0]) / 1000
     for name in ["proxied", "gif"]:
-        counts[f"{name}: protected minus unprotected"] = counts[f"{name} protected"] - counts[name]
+        for whose in TOKENS:
+            counts[f"{name}{whose}: protected minus unprotected"] = counts[f"{name} protected{whose}"] - counts[name + whose]
     for name, count in counts.items():
         print(f"{name}: {count:.0f} instructions", file=sys.stderr)
     return counts
 
 
-def exchange(port, rounds):
-    request = (f"GET /orders/7 HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {TOKEN}\r\nAccept: */*\r\n\r\n").encode()
+def exchange(port, token, rounds):
+    request = (f"GET /orders/7 HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\nAccept: */*\r\n\r\n").encode()
     with socket.create_connection(("127.0.0.1", port)) as one:
         answers = one.makefile("rb")
         for _ in range(rounds):
