@@ -333,3 +333,53 @@ def test_a_loop_that_ends_leaves_nobody_waiting(make, endpoint):
 
 def test_a_refusal_is_given_at_once(make, run):
     assert isinstance(run(make().authenticate_async(Request("GET", "/"))), Deny)
+
+
+@pytest.mark.parametrize("answer", [None, (200, [], None), (200, 7, b""), ("200", [], b""), (70_000, [], b""), (200, [("a",)], b"")])
+def test_an_answer_of_a_transport_that_is_none_is_malformed(endpoint, run, answer):
+    async def transport(call):
+        return answer
+
+    introspector = Introspector(endpoint.config, transport=transport)
+    assert run(introspector.authenticate_async(bearer("alice-1"))).reason is Reason.REPLY_MALFORMED
+    assert introspector.snapshot().in_flight == 0
+
+
+def test_no_cookie_of_one_answer_goes_with_the_next_question(make, endpoint, run):
+    introspector, seen = make(), []
+
+    def answers(handler):
+        seen.append(handler.headers["Cookie"])
+        body = b'{"active":true,"username":"alice"}'
+        handler.send_response(200)
+        handler.send_header("Set-Cookie", "session=alice; Path=/")
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    async def main():
+        for number in range(2):
+            endpoint.script.append(answers)
+            assert isinstance(await introspector.authenticate_async(bearer(f"alice-{number}")), Allow)
+        await closed(introspector)
+
+    run(main())
+    assert seen == [None, None]
+
+
+def test_a_thread_outlives_whatever_a_caller_does(endpoint):
+    introspector = Introspector(endpoint.config, threads=1, queue=4)
+    over = threading.Event()
+
+    def raises(_):
+        raise KeyError
+
+    def ends(_):
+        over.set()
+
+    for done in (raises, raises, ends):
+        assert introspector._executor.submit(introspector.begin(bearer(f"alice-{id(done)}")), done)
+        time.sleep(0.1)
+    assert over.wait(5)
+    assert len(introspector._executor._running) == 1

@@ -172,3 +172,19 @@ def test_a_hook_answers_in_place_of_the_standard_refusal():
     assert (answer["status"], json.loads(answer["body"])["error"]) == (400, "invalid_request")
     head = call(TokenwardMiddleware(App(), knowing({})), token=None, REQUEST_METHOD="HEAD")
     assert (head["status"], head["body"]) == (401, b"")
+
+
+def test_a_body_that_was_cut_off_is_not_passed_for_a_whole_one():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["header", "body"], "anonymous": "guest"}))
+    post = {"REQUEST_METHOD": "POST", "CONTENT_TYPE": FORM, "CONTENT_LENGTH": "40"}
+    for body in (b"access_token=alice&amount=1", b"amount=1", b""):
+        assert call(middleware, token=None, body=body, **post)["status"] == 500
+    assert app.environs == []
+
+
+def test_a_hook_finds_nothing_that_a_client_made_up():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({}), on_deny=lambda environ, deny: app)
+    assert call(middleware, token=None, HTTP_X_CONSUMER_ID="root", **{"HTTP_X.CONSUMER.ID": "root"})["status"] == 200
+    assert managed(app.environs[0]) == {}
