@@ -10,8 +10,11 @@ use pyo3::types::PyTuple;
 
 use crate::decision::User;
 
-/// About 2 KiB each when full.
+/// About 2 KiB each as a rule.
 const PLACES: usize = 2048;
+
+/// What is larger is made again each time: beside what `cache.max_bytes` bounds there is room for 16 MiB at most.
+pub(crate) const BYTES: usize = 8192;
 
 type Place = Mutex<Option<(u64, Py<PyTuple>, Py<User>)>>;
 
