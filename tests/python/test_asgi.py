@@ -9,9 +9,11 @@ from typing import Annotated
 import pytest
 from conftest import CONSUMERS
 from fastapi import Depends, FastAPI, Request, Security
+from fastapi.security import SecurityScopes
 from starlette.applications import Starlette
 from starlette.authentication import requires
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.datastructures import FormData
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from support.servers import claims_of
 
@@ -478,3 +480,12 @@ def test_a_dependency_reads_no_more_of_a_body_than_the_limit():
 
     asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))
     assert json.loads(sent[1]["body"]) == ["anonymous", 2, 5000]
+
+
+def test_a_dependency_finds_the_token_in_a_form_that_was_parsed_already():
+    introspector = knowing({"token_from": ["body"]})
+    scope = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [FORM]}
+    request = Request({**scope, "app": FastAPI()}, None)
+    request._form = FormData([("a", "&access_token=x"), ("access_token", "alice")])
+    allow = asyncio.run(require(introspector=introspector)(request, SecurityScopes(), Response()))
+    assert allow.identity.consumer.username == "alice"
