@@ -126,6 +126,10 @@ class TokenwardMiddleware:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, deny: Deny) -> None:
         answer = None
         if self._on_deny is not None:
+            try:
+                scope = _asgi_stripped(scope)
+            except Exception:  # which is why it was refused
+                scope = {**scope, "headers": []}
             given = self._on_deny(scope, deny)
             answer = await given if inspect.isawaitable(given) else given
         if answer is not None:

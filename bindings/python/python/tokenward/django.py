@@ -13,6 +13,7 @@ refusal, or its dotted path, that gives a response in place of the standard refu
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections.abc import Awaitable, Callable
@@ -148,7 +149,11 @@ class TokenwardMiddleware:
                 step = self._failed(request, error)
         if not isinstance(step, Deny):
             step = self._failed(request, RuntimeError())
-        answer = None if self._on_deny is None else self._on_deny(request, step)
+        answer = None
+        if self._on_deny is not None:
+            _wsgi_strip(request.META)
+            _forget(request)
+            answer = self._on_deny(request, step)
         return (_refusal(step) if answer is None else answer), []
 
     def _failed(self, request: HttpRequest, error: Exception) -> Deny:
@@ -160,7 +165,11 @@ class TokenwardMiddleware:
 def _apply(request: HttpRequest, decision: Allow) -> None:
     allow(request.META, decision)
     if decision.body is not None:
-        request._body = decision.body  # where Django keeps a body that was read
+        # Where Django keeps a body that was read, what is read of it, and what it was parsed to.
+        request._body = decision.body
+        request._stream = io.BytesIO(decision.body)
+        for name in ("_post", "_files"):
+            request.__dict__.pop(name, None)
         request.META.pop("wsgi.input", None)
     _forget(request)
     request.tokenward = decision

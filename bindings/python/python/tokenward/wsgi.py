@@ -72,9 +72,11 @@ class TokenwardMiddleware:
             decision = self.introspector.internal(head=environ.get("REQUEST_METHOD") == "HEAD")
         if isinstance(decision, Allow):
             return self.app(environ, start_response)
-        answer = None if self._on_deny is None else self._on_deny(environ, decision)
-        if answer is not None:
-            return answer(environ, start_response)
+        if self._on_deny is not None:
+            _wsgi_strip(environ)
+            answer = self._on_deny(environ, decision)
+            if answer is not None:
+                return answer(environ, start_response)
         body = decision.body
         headers = decision.headers
         if body is not None:
@@ -129,6 +131,9 @@ def _read(environ: Environ, limit: int) -> tuple[bytes, Any]:
     while want > 0:
         part = stream.read(want)
         if not part:
+            if left >= 0:
+                # What arrived must not pass for the whole.
+                raise ConnectionError("the body ended before its length")
             break
         parts.append(part)
         want -= len(part)
