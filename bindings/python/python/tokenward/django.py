@@ -89,6 +89,8 @@ class TokenwardMiddleware:
         if self._is_async:
             return self._answer_async(request)
         step = self._begin(request)
+        if step is None:
+            return self._respond(request)
         if isinstance(step, (Introspect, Wait)):
             try:
                 step = self._introspector.finish(step)
@@ -101,6 +103,9 @@ class TokenwardMiddleware:
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         step = self._begin(request)
+        if step is None:
+            response: HttpResponseBase = await self._respond(request)
+            return response
         if isinstance(step, (Introspect, Wait)):
             try:
                 step = await self._introspector.finish_async(step)
@@ -137,10 +142,8 @@ class TokenwardMiddleware:
         return bytes(limit + 1) if length > limit else request.body
 
     def _concluded(
-        self, request: HttpRequest, step: Allow | Deny | Introspect | Wait | None
+        self, request: HttpRequest, step: Allow | Deny | Introspect | Wait
     ) -> tuple[HttpResponseBase | None, list[tuple[str, str]]]:
-        if step is None:
-            return None, []
         if isinstance(step, Allow):
             try:
                 _apply(request, step)
