@@ -128,7 +128,9 @@ fn passed<'py>(
     let length = decided.body().map(<[u8]>::len);
     let make = || Ok((set_lines(py, decided.edits())?, Bound::new(py, User::new(decided.shared().cloned()))?));
     let (set, user) = match (decided.shared(), kept) {
-        (Some(shared), Some(kept)) if shared.claims().map_or(0, |claims| claims.json().len()) <= BYTES => kept.get_or_make(py, shared.number(), make)?,
+        (Some(shared), Some(kept)) if shared.claims().map_or(0, |claims| claims.json().len()) <= BYTES => {
+            kept.get_or_make(py, shared.number(), make)?
+        }
         _ => make()?,
     };
     new.set_item(intern!(py, "headers"), edited(list, lines, decided.edits(), &set, length)?)?;

@@ -312,7 +312,8 @@ mod tests {
     #[test]
     fn what_a_policy_requires_is_shown_as_it_could_be_given() {
         let config = |require: &str| {
-            let text = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "require": "#;
+            let text =
+                r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "require": "#;
             Config::from_json(&format!("{text}{require}}}")).unwrap()
         };
         for require in [
