@@ -489,3 +489,21 @@ def test_a_dependency_finds_the_token_in_a_form_that_was_parsed_already():
     request._form = FormData([("a", "&access_token=x"), ("access_token", "alice")])
     allow = asyncio.run(require(introspector=introspector)(request, SecurityScopes(), Response()))
     assert allow.identity.consumer.username == "alice"
+
+
+def test_a_token_is_cut_out_of_a_raw_path_that_holds_the_query_too():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["query"]}))
+    query = b"a=%41&access_token=alice"
+    assert status(call(middleware, token=None, query=query, raw_path=b"/%2F?" + query)) == 200
+    assert (app.scopes[0]["raw_path"], app.scopes[0]["query_string"]) == (b"/%2F?a=%41", b"a=%41")
+
+
+def test_a_body_that_was_cut_has_one_length_and_no_other_framing():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["body"]}))
+    headers = [FORM, (b"Transfer-Encoding", b"chunked")]
+    assert status(call(middleware, token=None, method="POST", headers=headers, body=[b"access_token=alice", b"&b=2"])) == 200
+    assert [line for line in app.scopes[0]["headers"] if line[0].lower() in (b"content-length", b"transfer-encoding")] == [
+        (b"content-length", b"3")
+    ]

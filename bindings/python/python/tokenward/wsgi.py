@@ -107,6 +107,8 @@ def allow(environ: Environ, decision: Allow) -> None:
     if decision.body is not None:
         environ["wsgi.input"] = io.BytesIO(decision.body)
         environ["CONTENT_LENGTH"] = str(len(decision.body))
+        # Both kinds of framing at once would be two bodies to two readers.
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ["tokenward"] = decision
     # Whoever the server took the caller for.
     environ.pop("REMOTE_USER", None)
