@@ -109,6 +109,10 @@ def test_excluded_paths_pass_without_a_token_and_without_what_a_client_made_up()
     assert call(middleware, token=None, PATH_INFO="/health", HTTP_X_CONSUMER_ID="root")["status"] == 200
     assert call(middleware, token=None, SCRIPT_NAME="/é".encode().decode("latin-1"), PATH_INFO="/a")["status"] == 200
     assert [managed(environ) for environ in app.environs] == [{}, {}]
+    # A SCRIPT_NAME of the client's own leaves the application with another path.
+    mounted = {"SCRIPT_NAME": "/é".encode().decode("latin-1"), "HTTP_SCRIPT_NAME": "/é"}
+    assert call(middleware, token=None, PATH_INFO="/orders", **mounted)["status"] == 401
+    assert call(middleware, token=None, PATH_INFO="/health", **mounted)["status"] == 200
     for path in ("/healthy", "/health/../a", "/orders"):
         assert call(middleware, token=None, PATH_INFO=path)["status"] == 401
 

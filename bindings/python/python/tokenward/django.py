@@ -119,7 +119,7 @@ class TokenwardMiddleware:
     def _begin(self, request: HttpRequest) -> Allow | Deny | Introspect | Wait | None:
         """The first step; `None` for what passes without a token."""
         try:
-            if self._exclude and request.path in self._exclude:
+            if self._exclude and self._exclude.passes(request.META, request.path):
                 _wsgi_strip(request.META)
                 _forget(request)
                 return None

@@ -57,9 +57,11 @@ class TokenwardMiddleware:
         self._on_deny = on_deny
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._exclude is not None and environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") in self._exclude:
-            _wsgi_strip(environ)
-            return self.app(environ, start_response)
+        if self._exclude is not None:
+            path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+            if self._exclude.passes(environ, path):
+                _wsgi_strip(environ)
+                return self.app(environ, start_response)
         try:
             decision = self._decide(environ)
             if isinstance(decision, Allow):
