@@ -13,7 +13,8 @@ use crate::decision::User;
 /// About 2 KiB each as a rule.
 const PLACES: usize = 2048;
 
-/// What is larger is made again each time: beside what `cache.max_bytes` bounds there is room for 16 MiB at most.
+/// Of claims: lines of larger ones are made again each time, since this stands beside what `cache.max_bytes` bounds. At most 2048 callers
+/// with claims of this size, and their lines.
 pub(crate) const BYTES: usize = 8192;
 
 type Place = Mutex<Option<(u64, Py<PyTuple>, Py<User>)>>;
