@@ -363,3 +363,22 @@ def test_a_sub_interpreter_is_refused_with_a_clear_error():
             interpreters.run_string(other, "import tokenward")
     finally:
         interpreters.destroy(other)
+
+
+def test_a_step_that_is_dropped_by_an_exception_wakes_who_waits_and_leaves_the_exception(introspector):
+    request, woken = Request("GET", "/", [("Authorization", "Bearer alice-1")]), []
+
+    def waits():
+        wait = introspector.begin(request)
+        wait.on_ready(lambda ready: woken.append((ready, json.loads("[1]"))))
+        woken.append(wait)
+        return 1 / 0
+
+    for _ in range(20):
+        woken.clear()
+        with pytest.raises(ZeroDivisionError):
+            print(introspector.begin(request), waits())
+        wait, call = woken
+        assert call == (True, [1])
+        wait.resume().close()
+    assert introspector.snapshot().in_flight == 0

@@ -1,6 +1,7 @@
 """The ASGI middleware, and FastAPI's dependency over it, without a server in between."""
 
 import asyncio
+import inspect
 import json
 import re
 from typing import Annotated
@@ -8,9 +9,11 @@ from typing import Annotated
 import pytest
 from conftest import CONSUMERS
 from fastapi import Depends, FastAPI, Request, Security
+from fastapi.security import SecurityScopes
 from starlette.applications import Starlette
 from starlette.authentication import requires
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.datastructures import FormData
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from support.servers import claims_of
 
@@ -374,3 +377,133 @@ def test_a_fastapi_application_without_an_introspector_lets_nobody_in():
 
     with pytest.raises(RuntimeError, match="install"):
         call(app)
+
+
+def test_a_hit_adds_no_coroutine_of_its_own_and_servers_still_tell_it_is_asgi_3(known):
+    async def app(scope, receive, send):
+        pass
+
+    middleware = TokenwardMiddleware(app, known)
+    assert inspect.iscoroutinefunction(middleware.__call__)
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"authorization", b"Bearer alice")]}
+    answer = middleware(scope, None, None)
+    assert answer.cr_code is app.__code__
+    asyncio.run(answer)
+    asyncio.run(middleware.__call__(scope, None, None))
+
+
+def test_a_hook_finds_nothing_that_a_client_made_up(known):
+    app = App()
+    middleware = TokenwardMiddleware(app, known, on_deny=lambda scope, deny: app)
+    spoofed = [(b"X_Consumer_ID", b"root"), (b"accept", b"*/*")]
+    assert status(call(middleware, token=None, headers=spoofed)) == 200
+    assert app.scopes[0]["headers"] == [(b"accept", b"*/*")]
+    # Where the headers cannot even be read, there are none.
+    call_with(middleware, {"headers": [(b"x-consumer-id", b"root"), (b"authorization",)]})
+    assert app.scopes[1]["headers"] == []
+
+
+def test_what_a_route_wants_comes_on_top_of_what_the_document_requires():
+    introspector = knowing({"require": {"audience": ["https://api.example"], "scopes": ["api:read", "other"]}})
+    app = FastAPI()
+    install(app, introspector)
+
+    @app.get("/plain", dependencies=[Depends(require())])
+    async def plain():
+        return None
+
+    @app.get("/read", dependencies=[Depends(require("api:read"))])
+    async def read():
+        return None
+
+    @app.get("/own", dependencies=[Depends(require("api:read", require={"audience": ["app"]}))])
+    async def own():
+        return None
+
+    # The token has no audience at all.
+    assert [status(call(app, path=path)) for path in ("/plain", "/read", "/own")] == [401, 401, 401]
+
+    introspector = knowing({"require": {"scopes": ["api:write"]}})
+    app.state.tokenward = introspector
+    assert [status(call(app, path=path)) for path in ("/plain", "/read", "/own")] == [403, 403, 401]
+
+
+def test_a_route_that_wants_scopes_lets_no_anonymous_caller_in():
+    for middleware in (False, True):
+        app = FastAPI()
+        install(app, knowing({"anonymous": "guest"}), middleware=middleware)
+
+        @app.get("/any")
+        async def anybody(caller: Annotated[Allow, Depends(require())]):
+            return caller.identity.kind
+
+        @app.get("/read", dependencies=[Depends(require("api:read"))])
+        async def read():
+            return None
+
+        @app.get("/guests", dependencies=[Depends(require("api:read", anonymous="guest"))])
+        async def guests():
+            return None
+
+        assert json.loads(call(app, path="/any", token=None)[1]["body"]) == "anonymous"
+        assert status(call(app, path="/read", token=None)) == 401
+        assert status(call(app, path="/read")) == 200
+        assert status(call(app, path="/guests", token=None)) == 200
+
+
+def test_a_dependency_reads_no_more_of_a_body_than_the_limit():
+    introspector = knowing({"token_from": ["header", "body"], "limits": {"body_bytes": 100}, "anonymous": "guest"})
+    app, taken = FastAPI(), []
+    install(app, introspector)
+
+    def left():
+        for _ in range(50):
+            taken.append(1)
+            yield b"x" * 100
+
+    @app.post("/")
+    async def route(request: Request, caller: Annotated[Allow, Depends(require())]):
+        before = len(taken)
+        return [caller.identity.kind, before, len(await request.body())]
+
+    parts = left()
+    scope = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [FORM]}
+    scope = {**scope, "http_version": "1.1", "scheme": "http", "root_path": ""}
+    sent = []
+
+    async def receive():
+        part = next(parts, b"")
+        return {"type": "http.request", "body": part, "more_body": bool(part)}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))
+    assert json.loads(sent[1]["body"]) == ["anonymous", 2, 5000]
+
+
+def test_a_dependency_finds_the_token_in_a_form_that_was_parsed_already():
+    introspector = knowing({"token_from": ["body"]})
+    scope = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [FORM]}
+    request = Request({**scope, "app": FastAPI()}, None)
+    request._form = FormData([("a", "&access_token=x"), ("access_token", "alice")])
+    allow = asyncio.run(require(introspector=introspector)(request, SecurityScopes(), Response()))
+    assert allow.identity.consumer.username == "alice"
+
+
+def test_a_token_is_cut_out_of_a_raw_path_that_holds_the_query_too():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["query"]}))
+    query = b"a=%41&access_token=alice"
+    assert status(call(middleware, token=None, query=query, raw_path=b"/%2F?" + query)) == 200
+    assert (app.scopes[0]["raw_path"], app.scopes[0]["query_string"]) == (b"/%2F?a=%41", b"a=%41")
+
+
+def test_a_body_that_was_cut_has_one_length_and_no_other_framing():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["body"]}))
+    headers = [FORM, (b"Transfer-Encoding", b"chunked")]
+    assert status(call(middleware, token=None, method="POST", headers=headers, body=[b"access_token=alice", b"&b=2"])) == 200
+    assert [line for line in app.scopes[0]["headers"] if line[0].lower() in (b"content-length", b"transfer-encoding")] == [
+        (b"content-length", b"3")
+    ]

@@ -109,6 +109,10 @@ def test_excluded_paths_pass_without_a_token_and_without_what_a_client_made_up()
     assert call(middleware, token=None, PATH_INFO="/health", HTTP_X_CONSUMER_ID="root")["status"] == 200
     assert call(middleware, token=None, SCRIPT_NAME="/é".encode().decode("latin-1"), PATH_INFO="/a")["status"] == 200
     assert [managed(environ) for environ in app.environs] == [{}, {}]
+    # A SCRIPT_NAME of the client's own leaves the application with another path.
+    mounted = {"SCRIPT_NAME": "/é".encode().decode("latin-1"), "HTTP_SCRIPT_NAME": "/é"}
+    assert call(middleware, token=None, PATH_INFO="/orders", **mounted)["status"] == 401
+    assert call(middleware, token=None, PATH_INFO="/health", **mounted)["status"] == 200
     for path in ("/healthy", "/health/../a", "/orders"):
         assert call(middleware, token=None, PATH_INFO=path)["status"] == 401
 
@@ -146,8 +150,8 @@ def test_a_token_in_a_form_is_cut_out_with_the_right_length():
     assert call(middleware, token=None, body=b"a=1access_token=alice", CONTENT_LENGTH="3", **post)["status"] == 401
     assert call(middleware, token=None, body=body, **post)["status"] == 401
     app.bodies.clear()
-    call(middleware, token=None, body=body, **{**post, "wsgi.input_terminated": True})
-    assert app.environs[-1]["CONTENT_LENGTH"] == "7"
+    call(middleware, token=None, body=body, **{**post, "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"})
+    assert app.environs[-1]["CONTENT_LENGTH"] == "7" and "HTTP_TRANSFER_ENCODING" not in app.environs[-1]
 
 
 def test_a_body_beyond_the_limit_is_not_searched_and_passes_whole():
@@ -172,3 +176,19 @@ def test_a_hook_answers_in_place_of_the_standard_refusal():
     assert (answer["status"], json.loads(answer["body"])["error"]) == (400, "invalid_request")
     head = call(TokenwardMiddleware(App(), knowing({})), token=None, REQUEST_METHOD="HEAD")
     assert (head["status"], head["body"]) == (401, b"")
+
+
+def test_a_body_that_was_cut_off_is_not_passed_for_a_whole_one():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({"token_from": ["header", "body"], "anonymous": "guest"}))
+    post = {"REQUEST_METHOD": "POST", "CONTENT_TYPE": FORM, "CONTENT_LENGTH": "40"}
+    for body in (b"access_token=alice&amount=1", b"amount=1", b""):
+        assert call(middleware, token=None, body=body, **post)["status"] == 500
+    assert app.environs == []
+
+
+def test_a_hook_finds_nothing_that_a_client_made_up():
+    app = App()
+    middleware = TokenwardMiddleware(app, knowing({}), on_deny=lambda environ, deny: app)
+    assert call(middleware, token=None, HTTP_X_CONSUMER_ID="root", **{"HTTP_X.CONSUMER.ID": "root"})["status"] == 200
+    assert managed(app.environs[0]) == {}

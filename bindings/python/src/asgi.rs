@@ -9,7 +9,7 @@ use tokenward_core::{self as core, Decision, Header, HeaderEdits, Now};
 
 use crate::decision::{Allow, Deny, User};
 use crate::introspector::{Introspector, Started};
-use crate::kept::Kept;
+use crate::kept::{BYTES, Kept};
 use crate::step::step_object;
 
 /// The names and values of header lines.
@@ -128,13 +128,20 @@ fn passed<'py>(
     let length = decided.body().map(<[u8]>::len);
     let make = || Ok((set_lines(py, decided.edits())?, Bound::new(py, User::new(decided.shared().cloned()))?));
     let (set, user) = match (decided.shared(), kept) {
-        (Some(shared), Some(kept)) => kept.get_or_make(py, shared.number(), make)?,
+        (Some(shared), Some(kept)) if shared.claims().map_or(0, |claims| claims.json().len()) <= BYTES => {
+            kept.get_or_make(py, shared.number(), make)?
+        }
         _ => make()?,
     };
     new.set_item(intern!(py, "headers"), edited(list, lines, decided.edits(), &set, length)?)?;
     if let Some(target) = decided.target() {
         let query = target.iter().position(|&byte| byte == b'?').and_then(|at| target.get(at + 1..));
         new.set_item(intern!(py, "query_string"), PyBytes::new(py, query.unwrap_or_default()))?;
+        // Where a server leaves the query there, it holds the token too.
+        let raw = scope.get_item(intern!(py, "raw_path"))?;
+        if raw.is_some_and(|raw| raw.cast::<PyBytes>().is_ok_and(|raw| raw.as_bytes().contains(&b'?'))) {
+            new.set_item(intern!(py, "raw_path"), PyBytes::new(py, target))?;
+        }
     }
     new.set_item(intern!(py, "tokenward"), allow)?;
     new.set_item(intern!(py, "user"), &user)?;
@@ -154,6 +161,9 @@ fn set_lines<'py>(py: Python<'py>, edits: HeaderEdits<'_>) -> PyResult<Bound<'py
     PyTuple::new(py, lines)
 }
 
+/// How the client framed its body, which is another one now: both kinds at once would be two bodies to two readers.
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
+
 fn edited<'py>(
     list: &Bound<'py, PyList>,
     lines: &Lines<'py>,
@@ -170,7 +180,7 @@ fn edited<'py>(
     for (at, (name, _)) in lines.iter().enumerate().rev() {
         let name = name.as_bytes();
         let is_removed = removed.iter().any(|one| one.eq_ignore_ascii_case(name))
-            || (length.is_some() && name.eq_ignore_ascii_case(b"content-length"));
+            || (length.is_some() && FRAMING.iter().any(|one| name.eq_ignore_ascii_case(one)));
         if is_removed {
             edited.del_item(at)?;
         }

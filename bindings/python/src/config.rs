@@ -47,12 +47,15 @@ pub(crate) fn document(py: Python<'_>, config: &Bound<'_, PyAny>) -> PyResult<Do
     let loaded = if let Ok(text) = config.cast::<PyString>() {
         let text = text.to_str()?;
         let is_json = text.trim_start_matches('\u{feff}').trim_start().starts_with('{');
-        if is_json { Document::from_text(text) } else { Document::from_file(text) }
+        // A file with a million consumers takes seconds.
+        py.detach(|| if is_json { Document::from_text(text) } else { Document::from_file(text) })
     } else if config.cast::<PyMapping>().is_ok() {
-        Document::from_text(&dumped(config)?)
+        let text = dumped(config)?;
+        py.detach(|| Document::from_text(&text))
     } else if config.hasattr("__fspath__")? {
         let path = py.import("os")?.call_method1("fspath", (config,))?;
-        Document::from_file(path.cast::<PyString>()?.to_str()?)
+        let path = path.cast::<PyString>()?.to_str()?;
+        py.detach(|| Document::from_file(path))
     } else {
         return Err(PyTypeError::new_err("a configuration is a mapping, JSON text, or a path"));
     };
@@ -62,10 +65,14 @@ pub(crate) fn document(py: Python<'_>, config: &Bound<'_, PyAny>) -> PyResult<Do
 /// Consumers from an iterable of mappings, or from JSON text.
 pub(crate) fn consumers(py: Python<'_>, consumers: &Bound<'_, PyAny>) -> PyResult<Consumers> {
     let read = match consumers.cast::<PyString>() {
-        Ok(text) => Consumers::from_json(text.to_str()?),
+        Ok(text) => {
+            let text = text.to_str()?;
+            py.detach(|| Consumers::from_json(text))
+        }
         Err(_) => {
             let list = py.import("builtins")?.getattr("list")?.call1((consumers,))?;
-            Consumers::from_json(&dumped(&list)?)
+            let text = dumped(&list)?;
+            py.detach(|| Consumers::from_json(&text))
         }
     };
     read.map_err(|error| raise(py, &error))

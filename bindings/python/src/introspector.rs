@@ -262,6 +262,11 @@ impl Introspector {
         object(py, self.lives.with(py, |introspector| introspector.internal(head))?)
     }
 
+    /// What the document's own policy requires of a token, as the JSON of the setting `require`.
+    fn _require(&self, py: Python<'_>) -> PyResult<String> {
+        self.lives.with(py, |introspector| introspector.config().policy().require())
+    }
+
     /// Begins to decide about an ASGI scope. Gives the scope of an allow that asks for nothing else; `None` if the body is needed; else
     /// the decision or step.
     #[pyo3(signature = (scope, policy=None, body=None))]

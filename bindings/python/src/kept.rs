@@ -10,8 +10,12 @@ use pyo3::types::PyTuple;
 
 use crate::decision::User;
 
-/// About 2 KiB each when full.
+/// About 2 KiB each as a rule.
 const PLACES: usize = 2048;
+
+/// Of claims: lines of larger ones are made again each time, since this stands beside what `cache.max_bytes` bounds. At most 2048 callers
+/// with claims of this size, and their lines.
+pub(crate) const BYTES: usize = 8192;
 
 type Place = Mutex<Option<(u64, Py<PyTuple>, Py<User>)>>;
 

@@ -125,6 +125,17 @@ fn build(py: Python<'_>, config: Config, consumers: Consumers) -> PyResult<Intro
     built.map_err(|error| crate::config::raise_build(&error))
 }
 
+/// Calls Python from where an exception may be on its way already: steps are dropped, and wake others, while frames unwind. To call
+/// with an exception set is undefined; it goes on afterwards.
+pub(crate) fn aside<R>(py: Python<'_>, call: impl FnOnce() -> R) -> R {
+    let raised = PyErr::take(py);
+    let result = call();
+    if let Some(raised) = raised {
+        raised.restore(py);
+    }
+    result
+}
+
 /// Calls; none if it panicked.
 pub(crate) fn caught<R>(call: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(call)).ok()

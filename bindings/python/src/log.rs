@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokenward_core::{Level, Log, Record};
 
+use crate::life::aside;
+
 thread_local! {
     /// Warnings about a configuration that is being read by this thread, which go to `warnings` instead of the log.
     static WARNINGS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
@@ -49,16 +51,20 @@ impl Log for PythonLog {
         }
         // At the end of the interpreter there is nowhere to log to.
         let _ = Python::try_attach(|py| {
-            if let Err(error) = self.write(py, record) {
-                error.write_unraisable(py, Some(self.0.bind(py)));
-            }
+            aside(py, || {
+                if let Err(error) = self.write(py, record) {
+                    error.write_unraisable(py, Some(self.0.bind(py)));
+                }
+            });
         });
     }
 
     fn is_enabled(&self, level: Level) -> bool {
         Python::try_attach(|py| {
-            let asked = self.0.bind(py).call_method1(intern!(py, "isEnabledFor"), (number(level),));
-            asked.and_then(|enabled| enabled.is_truthy()).unwrap_or(false)
+            aside(py, || {
+                let asked = self.0.bind(py).call_method1(intern!(py, "isEnabledFor"), (number(level),));
+                asked.and_then(|enabled| enabled.is_truthy()).unwrap_or(false)
+            })
         })
         .unwrap_or(false)
     }

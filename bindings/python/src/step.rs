@@ -1,5 +1,6 @@
 //! What the host does next: a call to make, or a wait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -9,7 +10,7 @@ use pyo3::types::{PyBytes, PyList};
 use tokenward_core::{self as core, Exchange, Failure, Header, Now, Reply, Step};
 
 use crate::decision::{object, pairs};
-use crate::life::{Own, caught};
+use crate::life::{Own, aside, caught};
 use crate::text::push;
 
 /// The time that Python gives, or that of now.
@@ -55,11 +56,12 @@ pub(crate) fn step_object(py: Python<'_>, step: Step, of: Of) -> PyResult<Py<PyA
 /// A step until it is used, and who answers for it.
 struct Held<T> {
     step: Mutex<Option<Own<(T, Of)>>>,
+    closed: AtomicBool,
 }
 
 impl<T: Send> Held<T> {
     fn new(step: T, of: Of) -> Self {
-        Self { step: Mutex::new(Some(Own::new((step, of)))) }
+        Self { step: Mutex::new(Some(Own::new((step, of)))), closed: AtomicBool::new(false) }
     }
 
     /// Takes it, as all but the first may not.
@@ -75,6 +77,7 @@ impl<T: Send> Held<T> {
     }
 
     fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         let held = self.step.lock().unwrap_or_else(PoisonError::into_inner).take();
         // After the lock: those who wait for the same answer are called.
         drop(held);
@@ -251,12 +254,19 @@ impl Wait {
             let Some(call) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
             // At the end of the interpreter nobody waits.
             let _ = Python::try_attach(|py| {
-                if let Err(error) = call.call1(py, (ready,)) {
-                    error.write_unraisable(py, Some(call.bind(py)));
-                }
+                aside(py, || {
+                    if let Err(error) = call.call1(py, (ready,)) {
+                        error.write_unraisable(py, Some(call.bind(py)));
+                    }
+                    drop(call);
+                });
             });
         });
         *self.held.step.lock().unwrap_or_else(PoisonError::into_inner) = Some(own);
+        // By another thread, meanwhile.
+        if self.held.closed.load(Ordering::SeqCst) {
+            self.held.close();
+        }
         Ok(())
     }
 

@@ -63,6 +63,30 @@ pub(crate) struct Rules {
     pub(crate) challenges: Challenges,
 }
 
+impl Policy {
+    /// What it requires of a token, as the JSON of the setting `require`: for hosts that let a route require more on top of it.
+    #[must_use]
+    pub fn require(&self) -> String {
+        let rules = &*self.0;
+        let needed = &rules.requirements;
+        let mut require = serde_json::Map::new();
+        if !needed.scopes.is_empty() {
+            let scopes: Vec<String> = needed.scopes.iter().map(|words| words.join(" ")).collect();
+            require.insert("scopes".to_owned(), scopes.into());
+        }
+        for (name, values) in [("audience", &needed.audience), ("issuer", &needed.issuer)] {
+            if let Some(values) = values {
+                let values: Vec<&str> = values.iter().map(|value| &**value).collect();
+                require.insert(name.to_owned(), values.into());
+            }
+        }
+        if rules.require_consumer {
+            require.insert("consumer".to_owned(), true.into());
+        }
+        serde_json::Value::Object(require).to_string()
+    }
+}
+
 /// The `WWW-Authenticate` values of a policy (RFC 6750 §3).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Challenges {
@@ -277,4 +301,31 @@ pub(super) const HEADER_ENCODINGS: &[(&str, HeaderEncoding)] =
 pub(super) fn word<T: PartialEq>(words: &[(&str, T)], meaning: T) -> String {
     let word = words.iter().find(|(_, one)| *one == meaning).map_or("", |(word, _)| word);
     format!("\"{word}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test, not a part of the core")]
+
+    use crate::config::Config;
+
+    #[test]
+    fn what_a_policy_requires_is_shown_as_it_could_be_given() {
+        let config = |require: &str| {
+            let text =
+                r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "require": "#;
+            Config::from_json(&format!("{text}{require}}}")).unwrap()
+        };
+        for require in [
+            "{}",
+            r#"{"audience":["https://api.example","é\"\\"]}"#,
+            r#"{"audience":["a"],"consumer":true,"issuer":["i"],"scopes":["read write","admin"]}"#,
+        ] {
+            let shown = config(require).policy().require();
+            let values: [serde_json::Value; 2] =
+                [serde_json::from_str(&shown).unwrap(), serde_json::from_str(require).unwrap()];
+            assert_eq!(values[0], values[1]);
+            assert_eq!(config(&shown).policy().require(), shown);
+        }
+    }
 }

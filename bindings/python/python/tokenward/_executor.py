@@ -7,6 +7,7 @@ hangs must not hold those up.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections import deque
@@ -17,6 +18,8 @@ from weakref import WeakSet
 from ._tokenward import Allow, Deny, Introspect, Wait, _after_fork_in_child
 
 Result: TypeAlias = "Allow | Deny | Wait | BaseException"
+
+logger = logging.getLogger("tokenward")
 
 IDLE = 10.0
 """Seconds after which a thread without work ends."""
@@ -60,20 +63,30 @@ class Executor:
         return True
 
     def _work(self) -> None:
-        while True:
+        try:
+            while self._next():
+                pass
+        finally:
+            # A thread that ended in any other way must not keep its place either.
             with self._change:
-                self._idle += 1
-                try:
-                    if not self._change.wait_for(lambda: self._jobs or self._over, IDLE) or self._over:
-                        self._running.discard(threading.current_thread())
-                        return
-                finally:
-                    self._idle -= 1
-                step, done = self._jobs.popleft()
+                self._running.discard(threading.current_thread())
+
+    def _next(self) -> bool:
+        """Makes one call; or says that the thread is to end, which has no place any more then."""
+        with self._change:
+            self._idle += 1
             try:
-                done(_sent(step))
+                if not self._change.wait_for(lambda: self._jobs or self._over, IDLE) or self._over:
+                    self._running.discard(threading.current_thread())
+                    return False
             finally:
-                del step, done
+                self._idle -= 1
+            step, done = self._jobs.popleft()
+        try:
+            done(_sent(step))
+        except Exception as error:
+            logger.error("whoever waited for a call raised %s", type(error).__name__)
+        return True
 
     def stop(self) -> None:
         """Gives up what is queued, and waits for the calls under way, which have a deadline."""

@@ -195,6 +195,8 @@ class Introspector(_tokenward.Introspector):
         )
         try:
             status, headers, body = await asyncio.wait_for(transport(call), left)
+            # In here too: what is no answer has failed like any other.
+            return step.fail("too_long") if len(body) > self.reply_bytes else step.reply(status, headers, body)
         except (asyncio.TimeoutError, TimeoutError):
             return step.fail("timed_out")
         except CallFailed as error:
@@ -202,9 +204,6 @@ class Introspector(_tokenward.Introspector):
         except Exception as error:
             logger.error("the transport raised %s", type(error).__name__)
             return step.fail("protocol")
-        if len(body) > self.reply_bytes:
-            return step.fail("too_long")
-        return step.reply(status, headers, body)
 
     def snapshot(self) -> Snapshot:
         """The counters of now."""

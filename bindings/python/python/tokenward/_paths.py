@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class Paths:
@@ -29,6 +30,14 @@ class Paths:
 
     def __bool__(self) -> bool:
         return bool(self._exact or self._prefixes)
+
+    def passes(self, environ: Mapping[str, Any], path: str) -> bool:
+        """Whether it passes by a WSGI environment.
+
+        A `SCRIPT_NAME` that came as a header (gunicorn takes it from trusted addresses, a proxy that passes everything on among them) says
+        which part of the path the application does not look at: what it does look at has to be excluded by itself then.
+        """
+        return path in self and ("HTTP_SCRIPT_NAME" not in environ or environ.get("PATH_INFO", "") in self)
 
     def __contains__(self, path: str) -> bool:
         if path not in self._exact and not path.startswith(self._prefixes):

@@ -47,6 +47,9 @@ class Answer(NamedTuple):
     headers: Iterable[tuple[Text, Text]]
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"<tokenward.Answer {self.status}>"
+
 
 class Transport(Protocol):
     """Makes calls on an event loop.

@@ -58,26 +58,43 @@ class TokenwardMiddleware:
         self._policy = policy if policy is None or isinstance(policy, Policy) else introspector.policy(policy)
         self._exclude = Paths(exclude) or None
         self._on_deny = on_deny
+        # Servers tell ASGI 3 by a coroutine function at this attribute; a call goes by the class.
+        setattr(self, "__call__", self._coroutine)  # noqa: B010
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine of its own on a hit: what the application gives is what the server awaits.
         kind = scope["type"]
-        if kind == "http" or kind == "websocket":
-            if self._exclude is not None and scope["path"] in self._exclude:
-                await self.app(_asgi_stripped(scope), receive, send)
-                return
+        if self._exclude is None and (kind == "http" or kind == "websocket"):
             try:
                 outcome = self._begin(scope, self._policy)
             except Exception as error:
                 outcome = self._failed(scope, error)
             if type(outcome) is dict:
                 # A hit, or whatever else needed no question: nothing of ours stays on the way of its answer.
+                return self.app(outcome, receive, send)
+            return self._go_on(scope, receive, send, outcome)
+        return self._beside(scope, receive, send)
+
+    async def _coroutine(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self(scope, receive, send)
+
+    async def _beside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self.app(scope, receive, send)
+        elif kind != "http" and kind != "websocket":
+            raise RuntimeError("Tokenward lets only http, websocket and lifespan through")
+        elif self._exclude is not None and scope["path"] in self._exclude:
+            await self.app(_asgi_stripped(scope), receive, send)
+        else:
+            try:
+                outcome = self._begin(scope, self._policy)
+            except Exception as error:
+                outcome = self._failed(scope, error)
+            if type(outcome) is dict:
                 await self.app(outcome, receive, send)
             else:
                 await self._go_on(scope, receive, send, outcome)
-        elif kind == "lifespan":
-            await self.app(scope, receive, send)
-        else:
-            raise RuntimeError("Tokenward lets only http, websocket and lifespan through")
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send, outcome: Any) -> None:
         body = None
@@ -109,6 +126,10 @@ class TokenwardMiddleware:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, deny: Deny) -> None:
         answer = None
         if self._on_deny is not None:
+            try:
+                scope = _asgi_stripped(scope)
+            except Exception:  # which is why it was refused
+                scope = {**scope, "headers": []}
             given = self._on_deny(scope, deny)
             answer = await given if inspect.isawaitable(given) else given
         if answer is not None:

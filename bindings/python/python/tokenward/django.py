@@ -13,6 +13,7 @@ refusal, or its dotted path, that gives a response in place of the standard refu
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections.abc import Awaitable, Callable
@@ -88,6 +89,8 @@ class TokenwardMiddleware:
         if self._is_async:
             return self._answer_async(request)
         step = self._begin(request)
+        if step is None:
+            return self._respond(request)
         if isinstance(step, (Introspect, Wait)):
             try:
                 step = self._introspector.finish(step)
@@ -100,6 +103,9 @@ class TokenwardMiddleware:
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         step = self._begin(request)
+        if step is None:
+            response: HttpResponseBase = await self._respond(request)
+            return response
         if isinstance(step, (Introspect, Wait)):
             try:
                 step = await self._introspector.finish_async(step)
@@ -113,7 +119,7 @@ class TokenwardMiddleware:
     def _begin(self, request: HttpRequest) -> Allow | Deny | Introspect | Wait | None:
         """The first step; `None` for what passes without a token."""
         try:
-            if self._exclude and request.path in self._exclude:
+            if self._exclude and self._exclude.passes(request.META, request.path):
                 _wsgi_strip(request.META)
                 _forget(request)
                 return None
@@ -136,10 +142,8 @@ class TokenwardMiddleware:
         return bytes(limit + 1) if length > limit else request.body
 
     def _concluded(
-        self, request: HttpRequest, step: Allow | Deny | Introspect | Wait | None
+        self, request: HttpRequest, step: Allow | Deny | Introspect | Wait
     ) -> tuple[HttpResponseBase | None, list[tuple[str, str]]]:
-        if step is None:
-            return None, []
         if isinstance(step, Allow):
             try:
                 _apply(request, step)
@@ -148,7 +152,11 @@ class TokenwardMiddleware:
                 step = self._failed(request, error)
         if not isinstance(step, Deny):
             step = self._failed(request, RuntimeError())
-        answer = None if self._on_deny is None else self._on_deny(request, step)
+        answer = None
+        if self._on_deny is not None:
+            _wsgi_strip(request.META)
+            _forget(request)
+            answer = self._on_deny(request, step)
         return (_refusal(step) if answer is None else answer), []
 
     def _failed(self, request: HttpRequest, error: Exception) -> Deny:
@@ -160,7 +168,11 @@ class TokenwardMiddleware:
 def _apply(request: HttpRequest, decision: Allow) -> None:
     allow(request.META, decision)
     if decision.body is not None:
-        request._body = decision.body  # where Django keeps a body that was read
+        # Where Django keeps a body that was read, what is read of it, and what it was parsed to.
+        request._body = decision.body
+        request._stream = io.BytesIO(decision.body)
+        for name in ("_post", "_files"):
+            request.__dict__.pop(name, None)
         request.META.pop("wsgi.input", None)
     _forget(request)
     request.tokenward = decision

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, HTTPException
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from ._introspector import Introspector
 from ._tokenward import Allow, Deny, Policy, _asgi_again, _asgi_scope
-from .asgi import TokenwardMiddleware
+from .asgi import TokenwardMiddleware, _read, _replayed
 
 __all__ = ["Denied", "install", "require"]
 
@@ -64,8 +65,9 @@ def require(*scopes: str, introspector: Introspector | None = None, **policy: An
     """What a route wants of a token, for `Depends` or `Security`.
 
     `scopes` are alternatives, as in the setting `require.scopes`: the words of one are all needed (`require("read write", "admin")`).
-    Those of `Security(require(), scopes=[...])` are all needed too. `policy` are further settings of a policy (`realm`,
-    `token_from`, ...).
+    Those of `Security(require(), scopes=[...])` are all needed too, and so is what the document requires, unless `require=` is given.
+    A route that wants scopes lets no anonymous caller in, unless `anonymous=` is given. `policy` are further settings of a policy
+    (`realm`, `token_from`, ...).
     """
     return Requirement(scopes, introspector, policy)
 
@@ -102,7 +104,7 @@ class Requirement(SecurityBase):
             step = introspector._asgi(scope, policy)
             if step is None:
                 if isinstance(connection, Request):
-                    body = await connection.body()
+                    body = await _body(connection, introspector.body_bytes)
                 step = introspector._asgi(scope, policy, body)
         if isinstance(step, dict):
             decision = step["tokenward"]
@@ -125,9 +127,34 @@ class Requirement(SecurityBase):
             alternatives = [f"{scope} {further}".strip() for scope in self._scopes] or ([further] if further else [])
             settings = dict(self._settings)
             if alternatives:
-                settings["require"] = {**settings.get("require", {}), "scopes": alternatives}
+                given = settings.get("require")
+                required = json.loads(introspector._require()) if given is None else dict(given)
+                required["scopes"] = _both(required.get("scopes"), alternatives)
+                settings["require"] = required
+                settings.setdefault("anonymous", "")
             policy = self._policies[key] = introspector.policy(settings)
         return policy
+
+
+def _both(first: list[str] | None, second: list[str]) -> list[str]:
+    """Alternatives that hold one of each."""
+    pairs = ((one.split(" ") + other.split(" ")) for one in first or [""] for other in second)
+    return [" ".join(dict.fromkeys(word for word in words if word)) for words in pairs]
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """As much of the body as is looked at; the route reads all of it all the same."""
+    form = getattr(request, "_form", None)
+    if form is not None:  # FastAPI has parsed it, and keeps nothing else
+        return urlencode([(name, value) for name, value in form.multi_items() if isinstance(value, str)]).encode()
+    if hasattr(request, "_body"):
+        return await request.body()
+    read = await _read(request.receive, limit)
+    if read is None:
+        raise ClientDisconnect
+    body, more = read
+    request._receive = _replayed(body, more, request.receive)
+    return body
 
 
 def _apply(connection: HTTPConnection, scope: dict[str, Any]) -> None:

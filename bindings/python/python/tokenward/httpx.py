@@ -9,6 +9,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -38,7 +39,10 @@ class Transport:
                 client = self._make()
             else:
                 context = context_for(url, roots)
-                client = httpx.AsyncClient(verify=context, trust_env=False, limits=httpx.Limits(max_connections=None))
+                # No cookie of one answer goes with the next question.
+                jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+                limits = httpx.Limits(max_connections=None)
+                client = httpx.AsyncClient(verify=context, trust_env=False, limits=limits, cookies=jar)
             self._clients[loop] = process, client
         return client
 

@@ -57,9 +57,11 @@ class TokenwardMiddleware:
         self._on_deny = on_deny
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._exclude is not None and environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") in self._exclude:
-            _wsgi_strip(environ)
-            return self.app(environ, start_response)
+        if self._exclude is not None:
+            path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+            if self._exclude.passes(environ, path):
+                _wsgi_strip(environ)
+                return self.app(environ, start_response)
         try:
             decision = self._decide(environ)
             if isinstance(decision, Allow):
@@ -72,9 +74,11 @@ class TokenwardMiddleware:
             decision = self.introspector.internal(head=environ.get("REQUEST_METHOD") == "HEAD")
         if isinstance(decision, Allow):
             return self.app(environ, start_response)
-        answer = None if self._on_deny is None else self._on_deny(environ, decision)
-        if answer is not None:
-            return answer(environ, start_response)
+        if self._on_deny is not None:
+            _wsgi_strip(environ)
+            answer = self._on_deny(environ, decision)
+            if answer is not None:
+                return answer(environ, start_response)
         body = decision.body
         headers = decision.headers
         if body is not None:
@@ -105,6 +109,8 @@ def allow(environ: Environ, decision: Allow) -> None:
     if decision.body is not None:
         environ["wsgi.input"] = io.BytesIO(decision.body)
         environ["CONTENT_LENGTH"] = str(len(decision.body))
+        # Both kinds of framing at once would be two bodies to two readers.
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ["tokenward"] = decision
     # Whoever the server took the caller for.
     environ.pop("REMOTE_USER", None)
@@ -129,6 +135,9 @@ def _read(environ: Environ, limit: int) -> tuple[bytes, Any]:
     while want > 0:
         part = stream.read(want)
         if not part:
+            if left >= 0:
+                # What arrived must not pass for the whole.
+                raise ConnectionError("the body ended before its length")
             break
         parts.append(part)
         want -= len(part)
