@@ -153,6 +153,15 @@ test('onDeny that fails later ends no process, and leaves no request without an 
     const text = await Promise.race([exchange(url, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n').catch(String), pause(2_000, 'hangs')]);
     assert.notEqual(text, 'hangs');
     assert.doesNotMatch(text, /passed/);
+
+    const app = Fastify();
+    app.register(plugin, { introspector: using, onDeny: (deny, req, reply) => begun(deny, req, reply.raw) });
+    app.get('/', async () => 'passed');
+    t.after(() => app.close());
+    const address = await app.listen({ port: 0, host: '127.0.0.1' });
+    const other = await Promise.race([exchange(address, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n').catch(String), pause(2_000, 'hangs')]);
+    assert.notEqual(other, 'hangs');
+    assert.doesNotMatch(other, /passed/);
   }
   await pause(20);
   assert.deepEqual(failed, []);

@@ -107,7 +107,12 @@ function deny(guard, decision, request, reply) {
     return;
   }
   // A function that fails, at once or later, leaves the refusal to us.
-  const answer = () => (reply.sent ? undefined : refuse(decision, reply));
+  const answer = () => {
+    if (reply.sent) return;
+    // Begun past Fastify: what cannot be answered any more is cut off.
+    if (reply.raw.headersSent) reply.raw.destroy();
+    else refuse(decision, reply);
+  };
   try {
     const result = onDeny(decision, request, reply);
     if (result !== reply && typeof result?.then === 'function') result.then(undefined, answer);
