@@ -171,13 +171,14 @@ function stripManaged(req) {
   if (req.headers['transfer-encoding'] !== undefined || req.httpVersionMajor === 2) stripTrailers(req);
 }
 
-/** Trailers come last. Before anybody else is told of the end, those of managed names are gone. */
+/** Trailers come last. Before anybody else is told of the end, those of managed names are gone. Gives what takes them out at once. */
 function stripTrailers(req) {
   const strip = () => {
     try {
-      // Node makes all of them of the same list: each is asked for before that is changed.
-      const { rawTrailers, trailers, trailersDistinct } = req;
+      const { rawTrailers } = req;
       if (!rawTrailers || rawTrailers.length === 0) return;
+      // Node makes both of the same list, and once: each is asked for when that is there, and before it is changed.
+      const { trailers, trailersDistinct } = req;
       for (const object of [trailers, trailersDistinct ?? {}]) {
         for (const name of Object.keys(object)) if (native.isManaged(name)) delete object[name];
       }
@@ -188,8 +189,11 @@ function stripTrailers(req) {
       req.destroy(error);
     }
   };
+  // They may be here already: whoever searched the body has come to its end.
+  strip();
   req.prependListener('end', strip);
   req.prependListener('trailers', strip);
+  return strip;
 }
 
 const queryAt = (url) => {
@@ -248,4 +252,4 @@ function editResponse(res, allow) {
   };
 }
 
-module.exports = { editRequest, editResponse, makePrivate, stripManaged };
+module.exports = { editRequest, editResponse, makePrivate, stripManaged, stripTrailers };

@@ -72,7 +72,7 @@ function deny(guard, decision, req, res) {
     return;
   }
   // A function that fails, at once or later, leaves the refusal to us.
-  const answer = () => (res.headersSent ? undefined : refuse(decision, req, res));
+  const answer = () => (res.writableEnded ? undefined : refuse(decision, req, res));
   try {
     const result = onDeny(decision, req, res);
     if (typeof result?.then === 'function') result.then(undefined, answer);

@@ -16,18 +16,13 @@ function tokenward(fastify, options, done) {
     done(error);
     return;
   }
-  // Routes with a word of their own; where there is none nobody looks for it.
-  let anyRoute = false;
-  fastify.addHook('onRoute', (route) => {
-    if (route.config?.tokenward !== undefined) anyRoute = true;
-  });
   fastify.decorateRequest('tokenward', null);
 
   fastify.addHook('onRequest', function tokenward(request, reply, next) {
     const req = request.raw;
     let passes = false;
     try {
-      const own = anyRoute ? request.routeOptions.config?.tokenward : undefined;
+      const own = configOf(request)?.tokenward;
       const target = req.url;
       if (own === false || guard.isExcluded(target, req)) {
         stripManaged(req);
@@ -55,6 +50,22 @@ function tokenward(fastify, options, done) {
 tokenward[Symbol.for('skip-override')] = true;
 tokenward[Symbol.for('fastify.display-name')] = 'tokenward';
 tokenward[Symbol.for('plugin-meta')] = { fastify: '>=5', name: 'tokenward' };
+
+let CONTEXT;
+
+/**
+ * The configuration of a request's route. Fastify makes an object of a dozen members for whoever asks for it; where it keeps what
+ * it makes it of is its own affair, and what is not there is asked for.
+ */
+function configOf(request) {
+  const context = CONTEXT === undefined ? undefined : request[CONTEXT];
+  if (context !== undefined) return context.config;
+  const { config } = request.routeOptions;
+  CONTEXT = Object.getOwnPropertySymbols(request).find(
+    (symbol) => symbol.description === 'fastify.context' && config !== undefined && request[symbol]?.config === config,
+  );
+  return config;
+}
 
 async function proceed(guard, step, request, reply, target, policy, next) {
   const req = request.raw;
@@ -96,7 +107,12 @@ function deny(guard, decision, request, reply) {
     return;
   }
   // A function that fails, at once or later, leaves the refusal to us.
-  const answer = () => (reply.sent ? undefined : refuse(decision, reply));
+  const answer = () => {
+    if (reply.sent) return;
+    // Begun past Fastify: what cannot be answered any more is cut off.
+    if (reply.raw.headersSent) reply.raw.destroy();
+    else refuse(decision, reply);
+  };
   try {
     const result = onDeny(decision, request, reply);
     if (result !== reply && typeof result?.then === 'function') result.then(undefined, answer);

@@ -1,6 +1,7 @@
 'use strict';
 // What the adapters share: which requests are decided about, how, and what becomes of them. Whatever fails in here denies.
 
+const { stripTrailers } = require('./edits.js');
 const { Introspector, NEEDS } = require('./introspector.js');
 
 /** How long a client may take to send a body that has to be searched for a token, in milliseconds. */
@@ -37,7 +38,9 @@ class Guard {
 
   /** What the addon is told beside the request; undefined where there is nothing. */
   #rest(policy) {
-    return policy === undefined ? undefined : { policy: Introspector.policyNumber(this.#introspector, policy) };
+    if (policy === undefined) return undefined;
+    // A policy that nobody holds gives its number back, and another one would get it.
+    return { policy: Introspector.policyNumber(this.#introspector, policy), held: policy };
   }
 
   get introspector() {
@@ -66,7 +69,10 @@ class Guard {
   /** Goes on with a step that is no decision, and reads the body where that is needed. Aborted by `gone`. */
   async proceed(step, req, target, policy, gone) {
     if (step === NEEDS) {
+      // Before chunks become a length: behind that nobody would look for trailers.
+      const strip = stripTrailers(req);
       const body = await readBody(req, this.#introspector.bodyBytes);
+      strip();
       const rest = { ...this.#policyOf(req, policy), body: body.bytes };
       step = this.#port.begin(req.method, target, req.rawHeaders, rest);
       const decision = await Introspector.settle(this.#introspector, step, req.method, gone);

@@ -30,6 +30,9 @@ function withLines(headers, allow) {
   return lines;
 }
 
+/** A value of `Connection` without the names that only Tokenward may set: whoever drops what is listed would drop them. */
+const unlisted = (value) => value.split(',').filter((name) => !native.isManaged(name.trim())).join(',');
+
 /** The lines for an upstream: without those of this connection, and edited. `null`: nobody was asked, and nothing is set. */
 function forwardHeaders(rawHeaders, allow, { keep = [] } = {}) {
   if (allow !== null && !(allow instanceof Allow)) throw new TypeError('`allow` is no Allow and not null');
@@ -46,7 +49,7 @@ function forwardHeaders(rawHeaders, allow, { keep = [] } = {}) {
     const lower = name.toLowerCase();
     // A request that was edited in place has our own lines here, and a client may list them: they come below.
     if (lower[0] === ':' || listed.has(lower) || native.isManaged(name) || (hides && lower === 'authorization')) continue;
-    lines.push([name, rawHeaders[i + 1]]);
+    lines.push([name, lower === 'connection' ? unlisted(rawHeaders[i + 1]) : rawHeaders[i + 1]]);
   }
   if (allow !== null) for (const [name, value] of allow.edits.set) lines.push([name, value]);
   return lines;

@@ -83,7 +83,8 @@ function guardUpgrade(introspector, next, options) {
 
 function refuse(guard, deny, req, socket) {
   try {
-    guard.onDeny?.(deny, req, socket);
+    const result = guard.onDeny?.(deny, req, socket);
+    if (typeof result?.then === 'function') result.then(undefined, () => {});
   } catch {
     // The refusal below is not the function's to prevent.
   }

@@ -57,7 +57,16 @@ class Step {
     forgotten.unregister(step);
     const number = step.#number;
     step.#number = undefined;
-    return step.#port.after(() => run(step.#port, number));
+    const port = step.#port;
+    return port.after(() => {
+      try {
+        return run(port, number);
+      } catch (error) {
+        // It may not have come to the addon: there it would be under way for ever.
+        port.abandon(number);
+        throw error;
+      }
+    });
   }
 }
 
@@ -96,7 +105,8 @@ class Exchange extends Step {
 
   reply({ status, headers = [], body = '' }) {
     if (!Number.isInteger(status) || status < 100 || status > 999) throw new TypeError('`status` is no HTTP status');
-    const lines = flatten(headers);
+    // Some clients decode values as UTF-8. What is no byte then is of no header that counts.
+    const lines = flatten(headers).map((part) => part.replace(/[^\0-\xff]/g, '?'));
     const bytes = typeof body === 'string' ? Buffer.from(body) : body;
     if (!(bytes instanceof Uint8Array)) throw new TypeError('`body` is no string and no Uint8Array');
     return Step.use(this, (port, number) => port.reply(number, status, lines, bytes));

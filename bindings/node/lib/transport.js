@@ -77,6 +77,7 @@ async function read(chunks, limit) {
   let length = 0;
   try {
     for await (const chunk of chunks) {
+      if (!(chunk instanceof Uint8Array)) throw new Failed('protocol');
       length += chunk.byteLength;
       if (length > limit) throw new Failed('too_long');
       parts.push(chunk);
