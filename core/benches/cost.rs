@@ -52,11 +52,11 @@ fn main() -> ExitCode {
     } else if !given("--no-head") {
         println!("{:<52} {:>12} {:>12} {:>7}  {:>13}  goal", "", "figure", "floor", "ratio", "spread");
     }
+    memory(&mut report); // first: what others have given back would be taken again, and the process not grow
     hits(&mut report);
     reply(&mut report);
     miss(&mut report);
     threads(&mut report);
-    memory(&mut report);
     consumers(&mut report);
     authenticate(&mut report);
     if given("--check") && report.missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
