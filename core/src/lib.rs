@@ -85,6 +85,7 @@ mod reply;
 mod request;
 mod stats;
 mod store;
+mod strict;
 mod token;
 
 pub use claims::{Claims, NumericDate};
