@@ -143,6 +143,11 @@ impl Store {
         self.shard(key).lock().flights.get(key).is_some_and(|boarded| Arc::ptr_eq(&boarded.flight, flight))
     }
 
+    /// Whether the one for its key is another.
+    pub(crate) fn holds_another(&self, key: &Key, flight: &Arc<Flight>) -> bool {
+        self.shard(key).lock().flights.get(key).is_some_and(|boarded| !Arc::ptr_eq(&boarded.flight, flight))
+    }
+
     /// Remembers what was computed for an answer.
     pub(crate) fn keep(&self, key: &Key, claims: &Arc<Claims>, grant: Arc<Grant>) {
         self.shard(key).lock().pools.keep(key, claims, grant);
