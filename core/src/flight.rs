@@ -9,12 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
 
 use crate::clock::Now;
 use crate::reply::{Introspection, NoAnswer};
+use crate::sync::{AtomicBool, Mutex};
 
 /// Called once: `true` when the wait can be resumed with profit, `false` when it was dropped first.
 pub(crate) type OnReady = Box<dyn FnOnce(bool) + Send>;
@@ -40,14 +39,20 @@ type Call = (OnReady, bool, Gone);
 /// Set once a wait has ended: a call that is still to be made then says so.
 type Gone = Arc<AtomicBool>;
 
+#[cfg(not(all(loom, test)))]
+thread_local! {
+    /// Calls still to be made by the outermost `run` of this thread; none if there is none.
+    static LEFT: Cell<Option<VecDeque<Call>>> = const { Cell::new(None) };
+}
+#[cfg(all(loom, test))]
+loom::thread_local! {
+    static LEFT: Cell<Option<VecDeque<Call>>> = Cell::new(None);
+}
+
 impl Wakes {
     /// Makes the calls. A call may resume or drop other steps, whose calls come after it: they are made one after the other, not
     /// within each other, so that any number of them fits on the stack.
     pub(crate) fn run(self) {
-        thread_local! {
-            /// Calls still to be made by the outermost `run` of this thread; none if there is none.
-            static LEFT: Cell<Option<VecDeque<Call>>> = const { Cell::new(None) };
-        }
         if self.0.is_empty() {
             return;
         }
@@ -308,7 +313,7 @@ impl Slots {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicUsize;
 

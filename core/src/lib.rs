@@ -80,12 +80,15 @@ mod introspector;
 #[cfg(feature = "load")]
 mod load;
 mod log;
+#[cfg(all(loom, test))]
+mod models;
 mod outbound;
 mod reply;
 mod request;
 mod stats;
 mod store;
 mod strict;
+mod sync;
 mod token;
 
 pub use claims::{Claims, NumericDate};

@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::cache::{Hit, Key, KeyHasher, Keys, Lookup, Pools};
@@ -16,6 +15,7 @@ use crate::decision::Grant;
 use crate::flight::{Flight, Outcome, Ticket, Wakes};
 use crate::request::Request;
 use crate::stats::Snapshot;
+use crate::sync::Mutex;
 
 pub(crate) struct Store {
     keys: Keys,
