@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tokenward_core::{
-    Config, ConfigError, Consumers, Decision, Document, Header, Introspector, Loader, Outbound, Problem, Reply, Request,
-    Step,
+    Config, ConfigError, Consumers, Decision, Document, Header, Introspector, Loader, Outbound, Problem, Reply,
+    Request, Step,
 };
 use tokenward_core_fuzz::{Input, json, now};
 use url::Url;
@@ -101,7 +101,10 @@ fn secrets(text: &str) -> Vec<String> {
                     let all = ["custom_introspection_headers", "introspection_params"].contains(&name.as_str());
                     let nested = secret && !matches!(name.as_str(), "env" | "file");
                     if all && let Value::Object(members) = value {
-                        members.values().filter(|value| value.is_string()).for_each(|value| collect(value, true, found));
+                        members
+                            .values()
+                            .filter(|value| value.is_string())
+                            .for_each(|value| collect(value, true, found));
                     } else {
                         collect(value, is || nested, found);
                     }

@@ -30,8 +30,7 @@ const TOKENS: [&str; 3] = ["a", "b", "c"];
 const BEARER: [&str; 3] = ["Bearer a", "Bearer b", "Bearer c"];
 const PATHS: [&str; 2] = ["/", "/other?x"];
 /// How far clocks move, in microseconds.
-const MOVES: [i64; 8] =
-    [1, SECOND / 4, SECOND / 2, SECOND, 2 * SECOND, 3 * SECOND, 10 * SECOND, 3600 * SECOND];
+const MOVES: [i64; 8] = [1, SECOND / 4, SECOND / 2, SECOND, 2 * SECOND, 3 * SECOND, 10 * SECOND, 3600 * SECOND];
 /// No conversation is longer.
 const OPERATIONS: usize = 100;
 
@@ -172,6 +171,8 @@ struct Answer {
     said: Said,
     exp: Option<i64>,
     nbf: Option<i64>,
+    /// Of the request that asked: it may have taken over an older call.
+    begun: usize,
     asked: Asked,
     given: usize,
     /// It came in time to be of use to others.
@@ -460,6 +461,7 @@ impl World {
             said,
             exp,
             nbf,
+            begun: live.begun,
             asked,
             given: self.moment,
             shared: live.shape.cache && self.mono < live.deadline,
@@ -567,7 +569,7 @@ impl World {
                 && later.shared
                 && later.alone
                 && !matches!(later.said, Said::Nothing(_))
-                && !self.is_forgotten(later.token, later.asked.since, later.given)
+                && !self.is_forgotten(later.token, later.begun, later.given)
         });
         let lifetime = match answer.said {
             Said::Active(..) => live.shape.ttl.unwrap_or(if answer.exp.is_some() { i64::MAX } else { 30 * SECOND }),
@@ -595,7 +597,8 @@ impl World {
         }
         let last = self.answers.iter().rev().find(|answer| answer.key == live.key && !is_nothing(answer));
         let Some(last) = last.filter(|answer| matches!(answer.said, Said::Active(..)) && answer.alone) else { return };
-        let fresh = last.exp.is_none_or(|exp| self.wall < exp + live.shape.leeway);
+        let fresh = last.exp.is_none_or(|exp| self.wall < exp + live.shape.leeway)
+            && !self.is_forgotten(last.token, last.begun, self.moment);
         assert!(!(fresh && self.is_about(last, live) && self.is_remembered(last, live)), "the answer was there");
     }
 

@@ -46,9 +46,9 @@ pub fn is_strict(json: &str, depth: usize) -> bool {
     if let Some(members) = members(json) {
         let mut names = HashSet::new();
         return depth > 0
-            && members
-                .iter()
-                .all(|(name, value)| string(name).is_some_and(|name| names.insert(name)) && is_strict(value, depth - 1));
+            && members.iter().all(|(name, value)| {
+                string(name).is_some_and(|name| names.insert(name)) && is_strict(value, depth - 1)
+            });
     }
     if let Some(elements) = elements(json) {
         return depth > 0 && elements.iter().all(|element| is_strict(element, depth - 1));
