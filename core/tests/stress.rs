@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "a test, not a part of the core"
@@ -204,10 +205,8 @@ fn whatever_many_threads_do_every_step_ends_and_nothing_is_left() {
         thread.join().unwrap();
     }
     // Those who are left go away; callbacks take further ones along.
-    while let Some(parked) = {
-        let next = shared.parked.lock().unwrap().pop();
-        next
-    } {
+    let next = || shared.parked.lock().unwrap().pop();
+    while let Some(parked) = next() {
         drop(parked);
     }
     let snapshot = shared.introspector.snapshot();

@@ -21,6 +21,9 @@ use url::Url;
 /// What every variable of the environment holds.
 const FROM_ENVIRONMENT: &str = "Basic from-the-environment";
 
+/// What is in the secrets of vectors and dictionary.
+const MARK: &str = "cnM6";
+
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let what = input.byte() % 8;
@@ -118,9 +121,9 @@ fn secrets(text: &str) -> Vec<String> {
     if let Ok(document) = serde_json::from_str(text) {
         collect(&document, false, &mut found);
     }
-    // One that refers to something says so in an error.
-    let is_reference = |secret: &String| secret.contains("vault") || secret.contains("env");
-    found.retain(|secret| secret.len() >= 12 && text.matches(secret.as_str()).count() == 1 && !is_reference(secret));
+    // With a mark that no message has, and no reference, which an error names.
+    let is_marked = |secret: &String| secret.contains(MARK) && !secret.contains("vault") && !secret.contains("env");
+    found.retain(|secret| secret.len() >= 12 && text.matches(secret.as_str()).count() == 1 && is_marked(secret));
     found
 }
 

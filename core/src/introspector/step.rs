@@ -369,7 +369,7 @@ impl Waiting {
         let store = &context.state.store;
         // Others have begun anew in the meantime, since the time was over or the token forgotten.
         let is_anew = store.holds_another(&context.key, &self.flight)
-            || (ended <= now.mono && !store.holds(&context.key, &self.flight));
+            || (self.flight.has_ended(now.mono) && !store.holds(&context.key, &self.flight));
         if is_anew {
             return self.end().ask(now, Source::Waiting);
         }

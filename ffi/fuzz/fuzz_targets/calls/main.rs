@@ -17,7 +17,7 @@ use tokenward_core_fuzz::Input;
 use crate::world::World;
 
 /// No sequence is longer.
-const OPERATIONS: usize = 80;
+const OPERATIONS: usize = 40;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
