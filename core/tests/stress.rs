@@ -18,7 +18,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokenward_core::{
-    Config, Consumers, Decision, Failure, Header, Introspector, Now, Reason, Record, Reply, Request, Source, Step,
+    Config, Consumers, Decision, Failure, Header, Introspector, Level, Now, Reason, Record, Reply, Request, Source,
+    Step,
 };
 
 const CONFIGS: [&str; 3] = [
@@ -83,7 +84,10 @@ impl Shared {
     fn act(self: &Arc<Self>, random: &mut Random) {
         let token = random.below(TOKENS);
         match random.below(24) {
-            0..=9 => self.keep(begin(&self.introspector, &format!("t{token}"), self.now()), token, random),
+            0..=9 => {
+                let now = self.now();
+                self.keep(begin(&self.introspector, &format!("t{token}"), now), token, now, random);
+            }
             10..=17 => {
                 let parked = {
                     let mut parked = self.parked.lock().unwrap();
@@ -118,24 +122,24 @@ impl Shared {
             (step, 0) => drop(step), // abandoned on another thread than it began
             (Step::Introspect(exchange), 1) => {
                 let failure = Failure::ALL[random.below(8) as usize];
-                self.keep(exchange.resume(Reply::Failed(failure), now), token, random);
+                self.keep(exchange.resume(Reply::Failed(failure), now), token, now, random);
             }
             (Step::Introspect(exchange), 2) => {
-                self.keep(exchange.resume(active(r#"{"active":false}"#), now), token, random);
+                self.keep(exchange.resume(active(r#"{"active":false}"#), now), token, now, random);
             }
-            (Step::Introspect(exchange), 3) => self.keep(exchange.decline(now), token, random),
+            (Step::Introspect(exchange), 3) => self.keep(exchange.decline(now), token, now, random),
             (Step::Introspect(exchange), _) => {
                 assert_eq!(exchange.outbound().body(), format!("token=t{token}"));
                 let exp = now.wall().as_secs() + random.below(4);
                 let body = format!(r#"{{"active":true,"sub":"t{token}","username":"t{token}","exp":{exp}}}"#);
-                self.keep(exchange.resume(active(&body), now), token, random);
+                self.keep(exchange.resume(active(&body), now), token, now, random);
             }
-            (Step::Wait(wait), _) => self.keep(wait.resume(now), token, random),
+            (Step::Wait(wait), _) => self.keep(wait.resume(now), token, now, random),
             (Step::Done(_), _) => panic!("a decision is not parked"),
         }
     }
 
-    fn keep(self: &Arc<Self>, step: Step, token: u64, random: &mut Random) {
+    fn keep(self: &Arc<Self>, step: Step, token: u64, now: Now, random: &mut Random) {
         match step {
             Step::Done(decision) => {
                 self.decided.fetch_add(1, Ordering::SeqCst);
@@ -143,8 +147,7 @@ impl Shared {
                     let name = format!("t{token}");
                     assert_eq!(allow.claims().unwrap().text("sub").unwrap(), name, "another's answer");
                     let exp = u64::try_from(allow.expires().unwrap().seconds()).unwrap();
-                    // The clock may have gone on since the decision, by a few steps of other threads.
-                    assert!(exp + 60 > self.now().wall().as_secs(), "long expired");
+                    assert!(Duration::from_secs(exp) > now.wall(), "allowed after its time");
                 }
             }
             Step::Wait(wait) => {
@@ -226,7 +229,10 @@ fn a_panic_in_what_the_host_gave_harms_its_own_request_alone() {
     let lines = Arc::clone(&said);
     let sink = move |record: &Record<'_>| {
         lines.fetch_add(1, Ordering::SeqCst);
-        assert!(record.reason != Some(Reason::EndpointUnreachable), "a sink that panics");
+        assert!(
+            record.level == Level::Debug || record.reason != Some(Reason::EndpointUnreachable),
+            "a sink that panics"
+        );
     };
     let introspector = Introspector::builder(config(0), consumers(0)).log(sink).build().unwrap();
 
