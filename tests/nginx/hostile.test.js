@@ -213,8 +213,8 @@ test('what runs after a client has gone is refused as long as nothing was decide
 
 /** The module of support/ends_preaccess.c, for the nginx that MODULE was built for. */
 function endsPreaccess() {
-  const source = process.env.NGINX_SRC ?? '/usr/share/nginx/src';
-  const folders = ['core', 'event', 'event/modules', 'os/unix', 'http', 'http/modules', 'http/v2'].map((name) => join(source, 'src', name));
+  const source = process.env.TOKENWARD_NGINX_SRC ?? '/usr/share/nginx/src';
+  const folders = ['core', 'event', 'event/modules', 'event/quic', 'os/unix', 'http', 'http/modules', 'http/v2', 'http/v3'].map((name) => join(source, 'src', name));
   const made = join(dirname(MODULE), 'ends_preaccess.so');
   execFileSync('cc', ['-shared', '-fPIC', '-O1', ...[join(dirname(MODULE), 'build'), ...folders].map((name) => `-I${name}`), '-o', made, join(import.meta.dirname, 'support/ends_preaccess.c')]);
   return made;
