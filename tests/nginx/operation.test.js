@@ -126,6 +126,23 @@ test('a reload under load fails no request, and reads configuration and consumer
   host.stderr = host.stderr.replaceAll('[emerg]', '[expected]');
 });
 
+test('without a master nginx cannot reload, which is said, and who is connected is protected as before', async (t) => {
+  const host = await nginx(t, { workers: 0, alerts: true });
+  const socket = net.connect(host.ports[0], '127.0.0.1');
+  t.after(() => socket.destroy());
+  const ask = (token) =>
+    new Promise((resume, fail) => {
+      socket.once('data', (piece) => resume(piece.toString('latin1', 9, 12))).once('error', fail);
+      socket.write(`GET /gif HTTP/1.1\r\nHost: a\r\n${token ? `Authorization: Bearer ${token}\r\n` : ''}\r\n`);
+    });
+  assert.deepEqual([await ask('good'), await ask('bad'), await ask()], ['200', '401', '401']);
+  host.signal('SIGHUP');
+  await host.says(/\[alert\].*cannot reload .*master_process off/);
+  assert.deepEqual([await ask('good'), await ask('bad'), await ask()], ['200', '401', '401']);
+  // A call may take a connection, of which nginx has none any more.
+  assert.match(await ask('bad-new'), /^(401|50[0-4])$/);
+});
+
 test('counters are summed over the workers, over those that are no more, and over a reload', async (t) => {
   const host = await nginx(t, { workers: 3 });
   for (let i = 0; i < 60; i++) await get(host, `token-${i % 7}`);
