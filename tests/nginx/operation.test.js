@@ -295,3 +295,29 @@ test('a worker does not grow', async (t) => {
   assert.ok(after < before * 1.1 + 1024, `${before} kB became ${after} kB`);
   assert.equal(await metric(host, 'in_flight'), 0);
 });
+
+test('a worker does not grow through thousands of requests on one connection', async (t) => {
+  const host = await nginx(t, { before: 'keepalive_requests 1000000;', log: 'crit' });
+  const [worker] = host.workers();
+  const resident = () => Number(readFileSync(`/proc/${worker}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)[1]);
+  const socket = net.connect(host.ports[0], '127.0.0.1');
+  t.after(() => socket.destroy());
+  const kinds = [['/gif', 'known', 200], ['/', 'known', 200], ['/gif', 'bad', 401], ['/gif?access_token=x', '', 401]];
+  let answers = '';
+  socket.setEncoding('latin1').on('data', (piece) => (answers += piece));
+  const rounds = async (count) => {
+    for (let i = 0; i < count; i++) {
+      answers = '';
+      socket.write(kinds.map(([path, token]) => `GET ${path} HTTP/1.1\r\nHost: a\r\n${token && `Authorization: Bearer ${token}\r\n`}\r\n`).join(''));
+      const statuses = () => [...answers.matchAll(/HTTP\/1\.1 (\d+) /g)].map(([, status]) => Number(status));
+      await eventually('all are answered', () => statuses().length === kinds.length, { every: 1 });
+      if (i === 0) assert.deepEqual(statuses(), kinds.map(([, , status]) => status));
+    }
+  };
+  await rounds(200);
+  const before = resident();
+  await rounds(1500);
+  const after = resident();
+  t.diagnostic(`resident: ${before} kB, then ${after} kB`);
+  assert.ok(after < before + 512, `${before} kB became ${after} kB`);
+});
