@@ -15,6 +15,8 @@ use crate::text::{Call, first, tokenward_header, tokenward_str};
 /// What becomes of a request: it goes on with exact edits, or the client gets an exact answer.
 pub struct tokenward_decision {
     pub(crate) core: Decision,
+    /// The name to remove, where it is one: that of most requests.
+    removed: OnceCell<[tokenward_str; 1]>,
     /// Made when C first looks: a decision that is only asked for its outcome costs nothing more.
     views: OnceCell<Box<Views>>,
 }
@@ -495,7 +497,7 @@ pub(crate) fn identity_of(identity: &Identity) -> tokenward_identity {
 impl tokenward_decision {
     #[inline]
     pub(crate) fn new(core: Decision) -> Self {
-        Self { core, views: OnceCell::new() }
+        Self { core, removed: OnceCell::new(), views: OnceCell::new() }
     }
 
     /// Made when C first looks.
@@ -507,11 +509,20 @@ impl tokenward_decision {
 
     /// Likewise.
     pub(crate) fn names_to_remove(&self, allow: &Allow) -> &[tokenward_str] {
+        let mut names = allow.edits().remove();
+        let Some(name) = names.next() else { return &[] };
+        if names.next().is_none() {
+            return self.removed.get_or_init(|| [tokenward_str::of(name)]);
+        }
         self.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect())
     }
 
     /// Likewise: those of an allow, or of a refusal.
     pub(crate) fn answer_lines<'a>(&self, lines: impl Iterator<Item = (&'a str, &'a str)>) -> &[tokenward_header] {
+        let mut lines = lines.peekable();
+        if lines.peek().is_none() {
+            return &[];
+        }
         self.views().answer.get_or_init(|| lines.map(|(name, value)| tokenward_header::of(name, value)).collect())
     }
 

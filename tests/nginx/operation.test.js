@@ -126,6 +126,23 @@ test('a reload under load fails no request, and reads configuration and consumer
   host.stderr = host.stderr.replaceAll('[emerg]', '[expected]');
 });
 
+test('without a master nginx cannot reload, which is said, and who is connected is protected as before', async (t) => {
+  const host = await nginx(t, { workers: 0, alerts: true });
+  const socket = net.connect(host.ports[0], '127.0.0.1');
+  t.after(() => socket.destroy());
+  const ask = (token) =>
+    new Promise((resume, fail) => {
+      socket.once('data', (piece) => resume(piece.toString('latin1', 9, 12))).once('error', fail);
+      socket.write(`GET /gif HTTP/1.1\r\nHost: a\r\n${token ? `Authorization: Bearer ${token}\r\n` : ''}\r\n`);
+    });
+  assert.deepEqual([await ask('good'), await ask('bad'), await ask()], ['200', '401', '401']);
+  host.signal('SIGHUP');
+  await host.says(/\[alert\].*cannot reload .*master_process off/);
+  assert.deepEqual([await ask('good'), await ask('bad'), await ask()], ['200', '401', '401']);
+  // A call may take a connection, of which nginx has none any more.
+  assert.match(await ask('bad-new'), /^(401|50[0-4])$/);
+});
+
 test('counters are summed over the workers, over those that are no more, and over a reload', async (t) => {
   const host = await nginx(t, { workers: 3 });
   for (let i = 0; i < 60; i++) await get(host, `token-${i % 7}`);
@@ -277,4 +294,30 @@ test('a worker does not grow', async (t) => {
   t.diagnostic(`resident: ${before} kB, then ${after} kB`);
   assert.ok(after < before * 1.1 + 1024, `${before} kB became ${after} kB`);
   assert.equal(await metric(host, 'in_flight'), 0);
+});
+
+test('a worker does not grow through thousands of requests on one connection', async (t) => {
+  const host = await nginx(t, { before: 'keepalive_requests 1000000;', log: 'crit' });
+  const [worker] = host.workers();
+  const resident = () => Number(readFileSync(`/proc/${worker}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)[1]);
+  const socket = net.connect(host.ports[0], '127.0.0.1');
+  t.after(() => socket.destroy());
+  const kinds = [['/gif', 'known', 200], ['/', 'known', 200], ['/gif', 'bad', 401], ['/gif?access_token=x', '', 401]];
+  let answers = '';
+  socket.setEncoding('latin1').on('data', (piece) => (answers += piece));
+  const rounds = async (count) => {
+    for (let i = 0; i < count; i++) {
+      answers = '';
+      socket.write(kinds.map(([path, token]) => `GET ${path} HTTP/1.1\r\nHost: a\r\n${token && `Authorization: Bearer ${token}\r\n`}\r\n`).join(''));
+      const statuses = () => [...answers.matchAll(/HTTP\/1\.1 (\d+) /g)].map(([, status]) => Number(status));
+      await eventually('all are answered', () => statuses().length === kinds.length, { every: 1 });
+      if (i === 0) assert.deepEqual(statuses(), kinds.map(([, , status]) => status));
+    }
+  };
+  await rounds(200);
+  const before = resident();
+  await rounds(1500);
+  const after = resident();
+  t.diagnostic(`resident: ${before} kB, then ${after} kB`);
+  assert.ok(after < before + 512, `${before} kB became ${after} kB`);
 });
