@@ -8,6 +8,7 @@
 local ffi = require "ffi"
 local bind_current = require "resty.tokenward.current"
 local bind_flight = require "resty.tokenward.flight"
+local bind_passed = require "resty.tokenward.passed"
 local clock = require "resty.tokenward.clock"
 local decisions = require "resty.tokenward.decision"
 local documents = require "resty.tokenward.document"
@@ -19,6 +20,7 @@ local transport = require "resty.tokenward.transport"
 local ffi_new, ffi_gc, ffi_sizeof = ffi.new, ffi.gc, ffi.sizeof
 local setmetatable, type, pairs, tostring = setmetatable, type, pairs, tostring
 local text_of, view = library.text_of, library.view
+local get_request = require("resty.core.base").get_request
 local tonumber = tonumber
 
 
@@ -40,8 +42,15 @@ local OPTIONS = {
 
 
 -- Bound once the library is loaded; what reads and edits requests, by the `direct` of a gate.
-local lib, flight
+local lib, flight, passed
 local currents = {}
+-- Numbers of gates and policies, for notes of requests; 0 is nobody's.
+local numbers = 0
+
+local function next_number()
+    numbers = numbers + 1
+    return numbers
+end
 
 
 -- Reads a configuration and its consumers and checks them, without a gate: in `init_by_lua`, so that a bad one keeps the server from
@@ -63,8 +72,8 @@ function _M.new(options)
             library.misuse("`keep` is an array of names of claims")
         end
     end
-    if options.direct ~= nil and type(options.direct) ~= "boolean" then
-        library.misuse("`direct` is true, false or nil")
+    if options.direct ~= nil and type(options.direct) ~= "boolean" and options.direct ~= "module" then
+        library.misuse("`direct` is true, \"module\", false or nil")
     end
     if type(options.target_variable or "") ~= "string" then
         library.misuse("`target_variable` is the name of a variable")
@@ -94,10 +103,11 @@ function _M.new(options)
 
     if not lib then
         lib = library.loaded()
-        flight = bind_flight(lib)
+        passed = bind_passed(lib)
+        flight = bind_flight(lib, passed)
     end
     local mode = tostring(options.direct)
-    currents[mode] = currents[mode] or bind_current(lib, options.direct)
+    currents[mode] = currents[mode] or bind_current(lib, passed, options.direct)
 
     local chosen, kind = transport.choose(options.transport, {
         location = options.location or "/_tokenward/introspect",
@@ -128,6 +138,8 @@ function _M.new(options)
         transport = chosen,
         transport_kind = kind,
         current = currents[mode],
+        number = next_number(),
+        policy_number = next_number(),
         reply_bytes = document:reply_bytes(),
         keepalive = document:keepalive(),
         name = options.name or "tokenward",
@@ -239,7 +251,12 @@ local function handle_of(policy)
 end
 
 
-local function access_slowly(self, policy, begun)
+local TOKEN_MISSING = 1100
+
+local function access_slowly(self, policy, policy_number, begun)
+    if not begun and self.current.is_settled(get_request(), self, policy_number) then
+        return true
+    end
     local step, err = decide(self, policy, begun)
     if not step then
         return refuse_internal(self, err)
@@ -252,13 +269,18 @@ local function access_slowly(self, policy, begun)
     end
     -- What is read of a decision is read before its step goes, and that is said where it goes: LuaJIT keeps nothing that no code names.
     if not lib.tokenward_decision_is_allow(decision) then
+        if lib.tokenward_decision_reason(decision) == TOKEN_MISSING and self.current.is_redirected() then
+            ngx.log(ngx.WARN, "tokenward: the request was redirected within nginx to a location that decides otherwise, after the token ",
+                "was hidden from its body: it is refused")
+        end
         local refusal = self.current.refusal(decision)
         lib.tokenward_step_free(ffi_gc(step, nil))
         flight.drain_log(self)
         return self.current.refuse(refusal)
     end
-    local applied = self.current.apply(decision, self.target_variable)
-    if has_response_headers(decision) then
+    local answers = has_response_headers(decision)
+    local applied = self.current.apply(self, answers and 0 or policy_number, decision)
+    if answers and has_response_headers(decision) then
         ngx.ctx.tokenward_headers = decisions.lines(OK)
     end
     lib.tokenward_step_free(ffi_gc(step, nil))
@@ -270,15 +292,17 @@ end
 
 
 -- Does everything for the current request, in `access_by_lua`: decides, asking the authorization server without blocking, and either
--- applies the edits and returns, or answers with the refusal and ends the request. `policy`: of `gate:policy`.
+-- applies the edits and returns, or answers with the refusal and ends the request. `policy`: of `gate:policy`. Where the request was let
+-- go on already and then redirected within nginx, that stands for the same policy, and another decides from what the client sent.
 function Gate:access(policy)
+    local number = self.policy_number
     if policy ~= nil then
-        policy = handle_of(policy)
+        policy, number = handle_of(policy), policy.number
     end
     local current = self.current
     local note, begun, failed
     if current.is_direct then
-        note, begun, failed = current.pass(self, policy)
+        note, begun, failed = current.pass(self, policy, number)
         if note then
             return note
         end
@@ -286,14 +310,14 @@ function Gate:access(policy)
             return refuse_internal(self, "the edits cannot be applied to this request")
         end
     end
-    return access_slowly(self, policy, begun)
+    return access_slowly(self, policy, number, begun)
 end
 
 
 -- A step's decision as an object, which can be applied to the current request.
 function Gate:decision_of(step)
     return decisions.new(lib, step, function(handle)
-        if not self.current.apply(handle, self.target_variable) then
+        if not self.current.apply(self, 0, handle) then
             return refuse_internal(self, "the edits cannot be applied to this request")
         end
         if has_response_headers(handle) then
@@ -341,7 +365,7 @@ function Gate:policy(fields)
     if result ~= OK then
         return nil, library.reason(result, errors)
     end
-    return setmetatable({ handle = ffi_gc(out[0], lib.tokenward_policy_free) }, policy_mt)
+    return setmetatable({ handle = ffi_gc(out[0], lib.tokenward_policy_free), number = next_number() }, policy_mt)
 end
 
 
@@ -399,6 +423,7 @@ end
 -- Replaces consumers, or the configuration, by those of a document, from the next decision on.
 function Gate:replace_consumers(document)
     local result = lib.tokenward_introspector_replace_consumers(self.handle, document.handle)
+    self.number = next_number()
     flight.drain_log(self)
     if result ~= OK then
         return nil, library.reason(result)
@@ -410,6 +435,7 @@ end
 function Gate:replace_config(document)
     local errors = ffi_new("tokenward_error *[1]")
     local result = lib.tokenward_introspector_replace_config(self.handle, document.handle, errors)
+    self.number = next_number()
     flight.drain(self)
     flight.drain_log(self)
     if result ~= OK then
