@@ -70,7 +70,7 @@ test('the library keeps its promises', async (t) => {
   for (const { name, problem } of results) await t.test(name, () => assert.equal(problem, undefined));
 });
 
-for (const direct of ['nil', 'true', 'false']) {
+for (const direct of ['nil', '"module"', 'false']) {
   test(`1000 requests at once with one new token ask once, direct = ${direct}`, async (t) => {
     const endpoint = await startEndpoint(t, () => ({ delay: 300 }));
     const server = await startServer(t, {
@@ -178,7 +178,7 @@ test('a worker that ends answers those it has, and what it counted stays', async
   assert.doesNotMatch(server.said, /\[(alert|emerg|crit)\]|panicked/);
 });
 
-for (const [direct, used] of [['nil', 'nil'], ['true', 'true'], ['false', 'nil']]) {
+for (const [direct, used] of [['nil', 'true'], ['true', 'true'], ['"module"', 'nil'], ['false', 'nil']]) {
   test(`headers reach the upstream whole, direct = ${direct}`, async (t) => {
     const name = 'X-'.padEnd(200, 'n');
     const roles = Array.from({ length: 40 }, (_, n) => `role-${n}`);

@@ -57,8 +57,8 @@ local uchars_t, cuchar = ffi.typeof("unsigned char *"), ffi.typeof("const unsign
 local PLAIN, CHAINED = 48, 56
 -- A request is larger than this, in words, and has its headers within.
 local SEARCHED = 100
--- More than any pool of a request has in one block.
-local POOL_BLOCK = 2^24
+-- More than any pool of a request has in one block; and how many are looked at.
+local POOL_BLOCK, BLOCKS = 2^24, 16
 
 -- Those whose lists and headers were looked at.
 local OLDEST, LATEST, CHAINED_SINCE = 1018000, 1029999, 1023000
@@ -106,6 +106,27 @@ local function is_header(header, element, size, elements, count)
 end
 
 
+-- Whether memory is of a pool. It begins with its first block; each begins with where it is free, where it ends, and the next.
+local function is_of_pool(pool, memory, length)
+    local block = pool
+    for _ = 1, BLOCKS do
+        local from, free, upto = ffi_cast("uintptr_t", block), block[0], block[1]
+        if not (from < free and free <= upto and upto - from < POOL_BLOCK) then
+            return false
+        end
+        local at = ffi_cast("uintptr_t", memory)
+        if from < at and at + length <= free then
+            return true
+        end
+        block = ffi_cast(words_t, block[2])
+        if block == nil then
+            return false
+        end
+    end
+    return false
+end
+
+
 -- Whether this is the list of those headers. `words`: where it lies; the two words before it are the request's pool and its buffer.
 local function holds(words, elements, count, size)
     local list = ffi_cast(list_t, words)
@@ -115,10 +136,7 @@ local function holds(words, elements, count, size)
     then
         return false
     end
-    -- A pool is where its first block begins, with where that is free, and where it ends. The array is in it.
-    local from, free, upto = ffi_cast("uintptr_t", pool), pool[0], pool[1]
-    local array = ffi_cast("uintptr_t", list.part.elts)
-    if not (from < array and array + list.nalloc * size <= free and free <= upto and upto - from < POOL_BLOCK) then
+    if not is_of_pool(pool, list.part.elts, list.nalloc * size) then
         return false
     end
     local at_byte = ffi_cast(bytes_t, list.part.elts)
