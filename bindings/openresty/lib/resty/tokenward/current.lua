@@ -379,7 +379,7 @@ return function(lib, passed, direct)
     local SOURCES, IDENTITIES = decisions.SOURCES, decisions.IDENTITIES
     local ngx_ctx, ngx_now, monotonic = ngx, ngx.now, clock.monotonic
     local time = ffi_new("tokenward_time")
-    local shared_out, text_out = ffi_new("uint64_t[1]"), ffi_new("unsigned char *[1]")
+    local shared_out, text_out, rows_out = ffi_new("uint64_t[1]"), ffi_new("unsigned char *[1]"), ffi_new("char *[1]")
     local URI, uri_lowcase = "request_uri", ffi_new("char[?]", #"request_uri")
     local uri_out, uri_len_out = ffi_new("char *[1]"), ffi_new("size_t[1]")
     -- Lengths of Content-Length and Transfer-Encoding, a bit each.
@@ -430,6 +430,7 @@ return function(lib, passed, direct)
             line.name.data, line.name.len = ffi_cast(cchar, element.key.data), length
             line.value.data, line.value.len = ffi_cast(cchar, element.value.data), element.value.len
         end
+        r = get_request()
         if found == 0 and passed.find(r) then
             return _M.is_settled(r, gate, policy_number) or nil
         end
@@ -453,7 +454,7 @@ return function(lib, passed, direct)
         if lib.tokenward_begin(gate.handle, policy, request, time, step_out) ~= OK then
             return nil
         end
-        -- Pointers are read again from where they lie: LuaJIT would make an object of each that is kept over a loop.
+        -- Pointers are read again from where they lie, the request's too: LuaJIT would make an object of each that is kept over a loop.
         if lib.tokenward_decision_headers_alone(lib.tokenward_step_decision(step_out[0]), shared_out, names_out, count_out) ~= OK then
             return nil, take()
         end
@@ -486,14 +487,13 @@ return function(lib, passed, direct)
                 header.value = ffi_cast(uchars_t, ffi_cast(word, text_out[0]) + ffi_cast(word, header.value))
                 ffi_cast(words_t, ffi_cast(bytes_t, r) + pointer)[0] = 0
             end
-            ffi_copy(ffi_cast(bytes_t, list.part.elts) + count * size, made.rows + removed * size, (made.count - removed) * size)
-            for at = count, count + made.count - removed - 1 do
-                local header = ffi_cast(header_t,
-                    ffi_cast(bytes_t, ffi_cast(list_t, ffi_cast(bytes_t, r) + offset).part.elts) + at * size)
+            rows_out[0] = ffi_cast(bytes_t, list.part.elts) + count * size
+            ffi_copy(rows_out[0], made.rows + removed * size, (made.count - removed) * size)
+            list.part.nelts = count + made.count - removed
+            for at = 0, made.count - removed - 1 do
+                local header = ffi_cast(header_t, rows_out[0] + at * size)
                 header.value = ffi_cast(uchars_t, ffi_cast(word, text_out[0]) + ffi_cast(word, header.value))
             end
-            local list_now = ffi_cast(list_t, ffi_cast(bytes_t, r) + offset)
-            list_now.part.nelts = count + made.count - removed
         else
             if removed > 0 and found > 0 then
                 remember(r, gate, policy_number)
