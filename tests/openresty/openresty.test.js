@@ -280,6 +280,10 @@ for (const direct of ['nil', '"module"', 'false']) {
         location = /bare { content_by_lua_block { ngx.req.clear_header("Authorization") ngx.exec("/same") } }
         location = /theirs { ${access('require("gate"):access()')} content_by_lua_block {
           ngx.req.set_header("Authorization", "Basic dXBzdHJlYW0=") ngx.exec("/same") } }
+        location = /replaced { ${access('require("gate"):access()')} content_by_lua_block {
+          assert(require("gate"):replace_consumers(assert(require("resty.tokenward").document({
+            config = { introspection_url = "https://as.example/", authorization_value = "x" }, consumers = { { id = "3", username = "alice" } } }))))
+          ngx.exec("/same") } }
         location = /sub { ${access('require("gate"):access()')} content_by_lua_block { ngx.print(ngx.location.capture("/rewrites").body) } }
         location = /rewrites { rewrite_by_lua_block { local d = require("gate"):check() ngx.print(d.reason or "allowed") ngx.exit(200) } }
       }`,
@@ -320,6 +324,7 @@ for (const direct of ['nil', '"module"', 'false']) {
     // A token that was hidden from the body: the same policy stands, another refuses and says why.
     assert.equal(await answer('/to', undefined, 'access_token=abc&x=y'), `${alice} page=2`);
     assert.equal(await answer('/to?to=/other', undefined, 'access_token=abc&x=y'), 401);
+    assert.equal(await answer('/replaced', 'abc'), '3 alice nil read', 'consumers that changed meanwhile are those of the new decision');
     await eventually('the log names the trap', () => /was redirected within nginx/.test(server.said));
     assert.ok(!/\[(alert|emerg|crit|error)\]|panicked/.test(server.said), server.said);
   });
