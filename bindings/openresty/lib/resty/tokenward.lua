@@ -270,8 +270,8 @@ local function access_slowly(self, policy, policy_number, begun)
     -- What is read of a decision is read before its step goes, and that is said where it goes: LuaJIT keeps nothing that no code names.
     if not lib.tokenward_decision_is_allow(decision) then
         if lib.tokenward_decision_reason(decision) == TOKEN_MISSING and self.current.is_redirected() then
-            ngx.log(ngx.WARN, "tokenward: the request was redirected within nginx to a location that decides otherwise, after the token ",
-                "was hidden from its body: it is refused")
+            ngx.log(ngx.WARN, "tokenward: the request was redirected within nginx to a location that decides otherwise, after its token ",
+                "was taken out of its body, or one of several lines was hidden: it is refused")
         end
         local refusal = self.current.refusal(decision)
         lib.tokenward_step_free(ffi_gc(step, nil))

@@ -196,7 +196,7 @@ function _M.find(r, elements, count, size)
             credential = at
         end
     end
-    if not credential then
+    if not credential or ffi_str(elements[credential].key.data, 13):lower() ~= "authorization" then
         return nil
     end
     local words, found = ffi_cast(words_t, r), nil
@@ -275,7 +275,7 @@ for slot = 0, SLOTS - 1 do
 end
 
 
--- What was made for a number; or false, and whether it is worth making: the number came before.
+-- What was made for a number, or false.
 function _M.kept(number)
     local slot = band(number, SLOTS - 1)
     local lines = kept[slot]
