@@ -20,7 +20,6 @@ local transport = require "resty.tokenward.transport"
 local ffi_new, ffi_gc, ffi_sizeof = ffi.new, ffi.gc, ffi.sizeof
 local setmetatable, type, pairs, tostring = setmetatable, type, pairs, tostring
 local text_of, view = library.text_of, library.view
-local get_request = require("resty.core.base").get_request
 local tonumber = tonumber
 
 
@@ -209,13 +208,14 @@ local function has_response_headers(decision)
 end
 
 
--- A step that holds its decision; else nil and why not. `step`: one that was begun already.
-local function decide(self, policy, step)
-    local err
+-- A step that holds its decision, and true if nothing was waited for; else nil and why not, or nil, nil and true where what was decided
+-- already stands. `step`: one that was begun already.
+local function decide(self, policy, step, policy_number)
+    local err, stands
     if not step then
-        step, err = self.current.begin(self, policy)
+        step, err, stands = self.current.begin(self, policy, policy_number)
         if not step then
-            return nil, err
+            return nil, err, stands
         end
     end
     if lib.tokenward_step_decision(step) == nil then
@@ -224,8 +224,9 @@ local function decide(self, policy, step)
         if not done then
             return nil, err
         end
+        return step
     end
-    return step
+    return step, nil, true
 end
 
 
@@ -254,12 +255,9 @@ end
 local TOKEN_MISSING = 1100
 
 local function access_slowly(self, policy, policy_number, begun)
-    if not begun and self.current.is_settled(get_request(), self, policy_number) then
-        return true
-    end
-    local step, err = decide(self, policy, begun)
+    local step, err, is_now = decide(self, policy, begun, policy_number)
     if not step then
-        return refuse_internal(self, err)
+        return is_now or refuse_internal(self, err)
     end
     local decision = lib.tokenward_step_decision(step)
     local note = true
@@ -279,7 +277,7 @@ local function access_slowly(self, policy, policy_number, begun)
         return self.current.refuse(refusal)
     end
     local answers = has_response_headers(decision)
-    local applied = self.current.apply(self, answers and 0 or policy_number, decision)
+    local applied = self.current.apply(self, answers and 0 or policy_number, decision, is_now)
     if answers and has_response_headers(decision) then
         ngx.ctx.tokenward_headers = decisions.lines(OK)
     end

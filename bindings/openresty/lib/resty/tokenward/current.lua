@@ -109,7 +109,7 @@ return function(lib, passed, direct)
         function fill_headers()
             local count, found, kept = 0, 0, {}
             local function add(name, value)
-                found = found + (name:lower() == "authorization" and 1 or 0)
+                found = found + (#name == 13 and name:lower() == "authorization" and 1 or 0)
                 if count + 1 >= room then
                     local before = lines
                     grow(count * 2)
@@ -164,12 +164,16 @@ return function(lib, passed, direct)
 
 
     local AUTHORIZATION = "Authorization"
+    -- How many of `lines`, as they came, may be `Authorization`.
+    local lines_found = 0
 
+    -- The current request. Tells whether it may have a body, and what is remembered of an earlier decision about it, where that hid
+    -- something: the credential is then there again. What that decision set is there as if the client had sent it, and is removed.
     local function fill(r)
         local has_body, found = fill_headers(r)
+        lines_found = found
         local earlier = found == 0 and passed.find(r) or nil
         if earlier and earlier.value ~= nil then
-            -- An earlier decision about this request hid it. What that set is there as if the client had sent it, and is removed.
             local line = lines[request.headers_len]
             set(line.name, AUTHORIZATION)
             line.value.data, line.value.len = ffi_cast(cchar, earlier.value), earlier.value_len
@@ -180,7 +184,13 @@ return function(lib, passed, direct)
         set(request.method, method)
         set(request.target, target)
         request.body.data, request.body.len = nil, 0
-        return has_body or (method ~= "GET" and method ~= "HEAD")
+        return has_body or (method ~= "GET" and method ~= "HEAD"), earlier
+    end
+
+
+    -- Whether an earlier decision about a request is what a policy of a gate would decide: it stands, and all edits are made.
+    local function stands(earlier, gate, policy_number)
+        return earlier.gate == gate.number and earlier.policy == policy_number and not gate.context
     end
 
 
@@ -201,13 +211,17 @@ return function(lib, passed, direct)
     end
 
 
-    -- Begins to decide about the current request: the step.
-    function _M.begin(gate, policy)
+    -- Begins to decide about the current request: the step; or nil, nil and true where what was decided already stands for this policy.
+    function _M.begin(gate, policy, policy_number)
         local r = get_request()
         if not r then
             error("there is no request here", 2)
         end
-        if fill(r) and lib.tokenward_needs_body(gate.handle, policy, request, needed_out) == OK and needed_out[0] then
+        local asks, earlier = fill(r)
+        if earlier and stands(earlier, gate, policy_number) then
+            return nil, nil, true
+        end
+        if asks and lib.tokenward_needs_body(gate.handle, policy, request, needed_out) == OK and needed_out[0] then
             local body, err = body_of(gate)
             if not body then
                 return nil, err
@@ -291,17 +305,6 @@ return function(lib, passed, direct)
     end
 
 
-    -- The number of the policy that let the request go on before it was redirected within nginx, if it was this gate's and all edits are
-    -- made; or nil.
-    function _M.is_settled(r, gate, policy_number)
-        if not r or C.ngx_http_lua_ffi_req_get_headers_count(r, 0, truncated) < 0 then
-            return nil
-        end
-        local earlier = passed.find(r)
-        return earlier ~= nil and earlier.gate == gate.number and earlier.policy == policy_number and not gate.context
-    end
-
-
     -- Whether an earlier decision about this request hid a credential that is found no more.
     function _M.is_redirected()
         local r = get_request()
@@ -310,9 +313,13 @@ return function(lib, passed, direct)
 
 
     -- Remembers a decision that hides something from the upstream, for the case that the request is redirected within nginx.
-    local function remember(r, gate, policy_number)
-        local _, found = fill_headers(r)
-        if found == 0 then
+    -- `is_now`: `lines` are those of this request.
+    local function remember(r, gate, policy_number, is_now)
+        if not is_now then
+            local _, found = fill_headers(r)
+            lines_found = found
+        end
+        if lines_found == 0 then
             local earlier = passed.find(r)
             return passed.remember(r, gate.number, policy_number, earlier and earlier.value, earlier and earlier.value_len or 0)
         end
@@ -336,20 +343,20 @@ return function(lib, passed, direct)
     -- http://upstream$variable` sends it byte for byte.
     local edit = is_direct and edit_direct or edit_slowly
 
-    function _M.apply(gate, policy_number, decision)
+    function _M.apply(gate, policy_number, decision, is_now)
         local r = get_request()
         if not lib.tokenward_decision_is_allow(decision) then
             return false
         end
-        local is_redirected = passed.find(r) ~= nil
         if lib.tokenward_decision_remove(decision, names_out, count_out) ~= OK then
             return false
         end
         local hides = count_out[0] > 0 and may_be_authorization(names_out[0][0].data, tonumber(names_out[0][0].len)) == 1
         local has_target = lib.tokenward_decision_target(decision, view) == OK
         local has_body = lib.tokenward_decision_body(decision, view) == OK
+        local is_redirected = has_target and passed.find(r) ~= nil
         if hides or has_target or has_body then
-            remember(r, gate, has_target and 0 or policy_number)
+            remember(r, gate, has_target and 0 or policy_number, is_now)
         end
         if not edit(decision) then
             return false
@@ -430,9 +437,12 @@ return function(lib, passed, direct)
             line.name.data, line.name.len = ffi_cast(cchar, element.key.data), length
             line.value.data, line.value.len = ffi_cast(cchar, element.value.data), element.value.len
         end
-        r = get_request()
-        if found == 0 and passed.find(r) then
-            return _M.is_settled(r, gate, policy_number) or nil
+        r, lines_found = get_request(), found
+        if found == 0 then
+            local earlier = passed.find(r)
+            if earlier then
+                return stands(earlier, gate, policy_number) or nil
+            end
         end
         local method = get_method()
         if band(lengths, BODY_LENGTHS) ~= 0 or (method ~= "GET" and method ~= "HEAD")
@@ -496,7 +506,7 @@ return function(lib, passed, direct)
             end
         else
             if removed > 0 and found > 0 then
-                remember(r, gate, policy_number)
+                remember(r, gate, policy_number, true)
             end
             local done = 0
             for at = 0, removed - 1 do
