@@ -319,7 +319,7 @@ tests["nginx's list of headers is found where it is, and nowhere if anything abo
         return headers.find(ffi.cast("ngx_http_request_t *", made.words), made.elements, made.count, made.size)
     end
     local changes = {
-        ["the list's last part"] = function(made) made.list.last = made.pool end,
+        ["the list's last part"] = function(made) made.list.last = ffi.cast("void *", made.pool) end,
         ["a further part"] = function(made) made.list.part.next = made.list.part end,
         ["the number"] = function(made) made.list.part.nelts = 2 end,
         ["the room"] = function(made) made.list.nalloc = 2 end,
