@@ -292,7 +292,7 @@ for (const direct of ['nil', '"module"', 'false']) {
     t.after(() => agent.destroy());
     const answer = (path, token, body) =>
       new Promise((resume, fail) => {
-        const headers = { ...(token && { Authorization: `Bearer ${token}` }), 'X-Consumer-ID': 'root', ...(body && { 'Content-Type': 'application/x-www-form-urlencoded' }) };
+        const headers = { ...(token && { Authorization: `Bearer ${token}` }), 'X-Consumer-ID': 'root', 'Api-Signature': 'x', A: '1', ...(body && { 'Content-Type': 'application/x-www-form-urlencoded' }) };
         http
           .request(server.url + path, { agent, method: body ? 'POST' : 'GET', headers }, (incoming) => {
             let text = '';

@@ -73,9 +73,10 @@ function _M.size_of(version)
 end
 
 
--- 1 for a header that may be `Authorization`, else 0: without a branch, since it is asked about every header.
+-- 1 for a header that may be `Authorization`, by its length and first two letters, else 0: without a branch, since it is asked about every
+-- header. There is something behind a name of one letter.
 local function may_be_authorization(name, length)
-    return rshift(bor(bxor(length, 13), bxor(bor(name[0], 0x20), 0x61)) - 1, 31)
+    return rshift(bor(bxor(length, 13), bxor(bor(name[0], 0x20), 0x61), bxor(bor(name[1], 0x20), 0x75)) - 1, 31)
 end
 _M.may_be_authorization = may_be_authorization
 
