@@ -414,3 +414,30 @@ fn a_host_without_room_refuses_all_who_wait_and_the_next_asks_again() {
     assert_eq!(introspector.snapshot().in_flight, 0);
     assert!(matches!(begin(&introspector, "abc", now), Step::Introspect(_)));
 }
+
+#[test]
+fn a_request_whose_body_is_needed_and_was_not_read_begins_nothing() {
+    const BODY: &str = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "token_from": ["header", "body"]}"#;
+    let introspector = introspector(BODY);
+    let form = Header::new("Content-Type", "application/x-www-form-urlencoded");
+    let (with_form, bearer) = ([form], [form, Header::new("Authorization", "Bearer abc")]);
+    let needed = Request::new("POST", "/").headers(&with_form);
+    assert!(introspector.needs_body(&needed));
+    assert!(introspector.begin_without_body(None, &needed, at(1)).is_none());
+    let snapshot = introspector.snapshot();
+    assert_eq!(
+        (snapshot.misses, snapshot.allowed, snapshot.denied.iter().map(|(_, count)| count).sum::<u64>()),
+        (0, 0, 0)
+    );
+
+    // The token is in the header: that is the same request to `begin`.
+    let step = introspector.begin_without_body(None, &Request::new("POST", "/").headers(&bearer), at(1));
+    assert!(matches!(step, Some(Step::Introspect(_))), "{step:?}");
+    drop(step);
+    // A policy that does not look at bodies needs none.
+    let policy = introspector.policy(r#"{"token_from": ["header"]}"#).unwrap();
+    match introspector.begin_without_body(Some(&policy), &needed, at(1)) {
+        Some(Step::Done(Decision::Deny(deny))) => assert_eq!(deny.reason(), Reason::TokenMissing),
+        other => panic!("{other:?}"),
+    }
+}

@@ -146,6 +146,14 @@ impl Introspector {
         self.begin_in(&state, policy, request, now)
     }
 
+    /// Begins to decide about a request whose body was not read, by a policy or the document's own: [`needs_body`](Self::needs_body)
+    /// and [`begin`](Self::begin) in one. None, and nothing is counted or begun, where the body is needed.
+    pub fn begin_without_body(&self, policy: Option<&Policy>, request: &Request<'_>, now: Now) -> Option<Step> {
+        let state = self.inner.state.load();
+        let policy = policy.unwrap_or(&state.config.policy);
+        (!needs_body(&state.config, policy, request)).then(|| self.begin_in(&state, policy, request, now))
+    }
+
     /// Decides without asking anybody: from what is remembered, or where no answer is needed. None, and nothing is counted or
     /// begun, where [`begin`](Self::begin) would give a call to make or a wait.
     pub fn lookup(&self, request: &Request<'_>, now: Now) -> Option<Decision> {
