@@ -204,8 +204,7 @@ class Introspector {
     if (typeof method !== 'string') throw new TypeError('`method` is no string');
     if (typeof target !== 'string') throw new TypeError('`url` is no string');
     const { rawHeaders } = request;
-    // A copy: what is the caller's is not touched.
-    const raw = rawHeaders === undefined ? flatten(request.headers ?? []) : Array.isArray(rawHeaders) ? rawHeaders.slice() : rawHeaders;
+    const raw = rawHeaders === undefined ? flatten(request.headers ?? []) : rawHeaders;
     if (!Array.isArray(raw) || raw.length % 2 !== 0) throw new TypeError('`rawHeaders` is no list of names and values');
     const trailers = request.trailerNames;
     let rest;
