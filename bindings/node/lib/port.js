@@ -124,7 +124,7 @@ class Port {
   /** The addon's number for a request of which little counts: that alone crosses. `WHOLE` if that does not do. */
   #brief(method, target, raw, want, rest) {
     const number = numberOf(method);
-    if (number < 0 || this.#clock !== undefined) return WHOLE;
+    if (number < 0) return WHOLE;
     let policy = 0;
     if (rest !== undefined) {
       if (rest.body !== undefined || rest.trailers !== undefined) return WHOLE;
@@ -136,7 +136,15 @@ class Port {
     const value = raw[at + 1];
     const what = number + want + policy * LEAN_POLICY;
     // The string itself, which is read as it is: one that is made of others is copied first.
-    const code = target.includes('?') ? this.#glance(value, what, target) : this.#glance(value, what);
+    let code;
+    if (this.#clock !== undefined) {
+      const [wall, mono] = this.#now();
+      code = this.#glance(value, what, target, wall, mono);
+    } else if (target.includes('?')) {
+      code = this.#glance(value, what, target);
+    } else {
+      code = this.#glance(value, what);
+    }
     if (code === WHOLE) this.#whole[policy] |= 1 << number;
     return code;
   }
@@ -180,7 +188,8 @@ class Port {
     let step;
     switch (low & 7) {
       case ALLOW:
-        step = low & MORE ? new Allow(this.#shared((code - low) / SHARED), this.#native.own(), low) : this.#shared((code - low) / SHARED).allow(low);
+        step = this.#shared((code - low) / SHARED);
+        step = low & MORE ? new Allow(step, this.#native.own(), low) : step.allow(low);
         break;
       case DENY:
         step = new Deny(this.#native.refusal());

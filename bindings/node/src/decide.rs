@@ -114,7 +114,7 @@ unsafe extern "C" fn decide(env: sys::napi_env, info: sys::napi_callback_info) -
 
 unsafe extern "C" fn glance(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
     // SAFETY: the engine's `env` and `info`.
-    unsafe { answer::<3>(env, info, |port, values| run_lean(env, port, values)) }
+    unsafe { answer::<5>(env, info, |port, values| run_lean(env, port, values)) }
 }
 
 /// # Safety
@@ -188,7 +188,11 @@ unsafe fn run_lean(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) 
     let method = told & told::METHOD;
     let name = METHODS.get(method as usize).filter(|_| methods & 1 << method != 0);
     let Some(name) = name else { return Ok(code::WHOLE) };
-    let now = Now::read();
+    let now = match rest {
+        // SAFETY: the caller's promise.
+        [_, wall, mono] => unsafe { Now::new(seconds(env, *wall)?, seconds(env, *mono)?) },
+        _ => Now::read(),
+    };
     let mut scratch = port.scratch.try_borrow_mut().map_err(|_| Error::from_status(Status::GenericFailure))?;
     let mut target_scratch;
     // SAFETY: the caller's promise.
