@@ -67,7 +67,8 @@ impl Choices {
     fn header(&mut self) -> (Vec<u8>, Vec<u8>) {
         const CREDENTIALS: [&str; 7] =
             ["Bearer good", "bearer  good", "Bearer bad", "Bearer new", "Bearer ?", "Basic good", "token good"];
-        const VALUES: [&str; 6] = ["application/x-www-form-urlencoded", "application/json", "gzip", "17", "Bearer good", ""];
+        const VALUES: [&str; 6] =
+            ["application/x-www-form-urlencoded", "application/json", "gzip", "17", "Bearer good", ""];
         let (name, value) = match self.below(3) {
             0 => (b"Authorization".to_vec(), self.of(&CREDENTIALS)),
             _ => (self.name(), self.of(&VALUES)),
@@ -81,7 +82,9 @@ fn introspector(fields: &str) -> Introspector {
     let consumers = Consumers::from_json(r#"[{"id": "1", "username": "alice"}]"#).unwrap();
     let introspector = Introspector::builder(config, consumers).build().unwrap();
     let policy = introspector.policy(r#"{"token_from": ["header"]}"#).unwrap();
-    for (token, body) in [("good", r#"{"active":true,"username":"alice","scope":"read"}"#), ("bad", r#"{"active":false}"#)] {
+    for (token, body) in
+        [("good", r#"{"active":true,"username":"alice","scope":"read"}"#), ("bad", r#"{"active":false}"#)]
+    {
         let value = format!("Bearer {token}");
         let headers = [Header::new("Authorization", &value)];
         let request = Request::new("GET", "/").headers(&headers);
@@ -98,7 +101,9 @@ fn introspector(fields: &str) -> Introspector {
 fn shown(decision: Option<Decision>) -> String {
     match decision {
         None => "somebody is asked".to_owned(),
-        Some(Decision::Deny(deny)) => format!("{:?} {:?} {:?}", deny.reason(), deny.headers().collect::<Vec<_>>(), deny.body()),
+        Some(Decision::Deny(deny)) => {
+            format!("{:?} {:?} {:?}", deny.reason(), deny.headers().collect::<Vec<_>>(), deny.body())
+        }
         Some(Decision::Allow(allow)) => {
             let removed: Vec<String> = allow.edits().remove().map(|name| name.escape_ascii().to_string()).collect();
             format!(
@@ -115,10 +120,8 @@ fn shown(decision: Option<Decision>) -> String {
 }
 
 fn counts(name: &[u8]) -> bool {
-    let folded: Vec<u8> = name
-        .iter()
-        .map(|byte| if matches!(byte, b'_' | b'.') { b'-' } else { byte.to_ascii_lowercase() })
-        .collect();
+    let folded: Vec<u8> =
+        name.iter().map(|byte| if matches!(byte, b'_' | b'.') { b'-' } else { byte.to_ascii_lowercase() }).collect();
     counted_headers().any(|counted| folded.starts_with(counted.as_bytes()))
 }
 

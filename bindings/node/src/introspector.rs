@@ -115,7 +115,10 @@ impl NativeIntrospector {
     }
 
     /// The function for what counts of lean requests, bound to this introspector.
-    #[napi(catch_unwind, ts_return_type = "(credential: string, what: number, target?: string, wall?: number, mono?: number) => number")]
+    #[napi(
+        catch_unwind,
+        ts_return_type = "(credential: string, what: number, target?: string, wall?: number, mono?: number) => number"
+    )]
     pub fn glancer<'e>(&self, env: &'e Env) -> Result<Unknown<'e>> {
         let function = decide::lean(env.raw(), &self.port)?;
         // SAFETY: a function that was made just now.
