@@ -123,9 +123,20 @@ test("what requests share cannot be written to, and what is a request's own is n
   assert.equal(using.lookup(requestOf('def')).consumer.username, 'guest');
   const spoofing = using.lookup(requestOf('abc', { rawHeaders: ['Authorization', 'Bearer abc', 'x_consumer_id', '7'] }));
   assert.deepEqual(spoofing.edits.remove, ['Authorization', 'x_consumer_id']);
+  assert.ok(Object.isFrozen(spoofing));
   const query = using.lookup(requestOf('abc', { url: '/?access_token=abc' }));
   assert.equal(query.target, '/');
   assert.deepEqual([using.lookup(requestOf('abc')).edits.remove, using.lookup(requestOf('abc')).target], [['Authorization'], null]);
+});
+
+test('a request that holds what is no byte is refused where that counts', async (t) => {
+  const as = await endpoint(t);
+  const using = new Introspector(config(as.url), { consumers: CONSUMERS });
+  for (const line of [['Authorization', 'Bearer \u0142'], ['x-consumer-\u0142', '1']]) {
+    const rawHeaders = line[0] === 'Authorization' ? line : ['Authorization', 'Bearer abc', ...line];
+    assert.throws(() => using.lookup(requestOf('abc', { rawHeaders })), TypeError);
+  }
+  assert.throws(() => using.lookup(requestOf('abc', { url: '/?\u0142' })), TypeError);
 });
 
 test("a caller's list of headers is not touched, frozen or not", async (t) => {

@@ -28,6 +28,15 @@ function mayCount(name) {
   return name.length >= LEAST[first] && ((PROBED[first] >>> (name.charCodeAt(PROBE) & 31)) & 1) !== 0;
 }
 
+/** As the core has it. A name that is not of bytes is for the core to refuse. */
+function isManaged(name) {
+  try {
+    return native.isManaged(name);
+  } catch {
+    return true;
+  }
+}
+
 /** Where the only line is that counts, if it is an `Authorization`; -1 if others count as well, there is none, or these are no strings. */
 function credentialAt(rawHeaders) {
   let at = -1;
@@ -38,7 +47,7 @@ function credentialAt(rawHeaders) {
     if (isAuthorization(name)) {
       if (at >= 0) return -1;
       at = i;
-    } else if (native.isManaged(name)) {
+    } else if (isManaged(name)) {
       return -1;
     }
   }

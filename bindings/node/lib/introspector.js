@@ -82,7 +82,7 @@ class Introspector {
   }
 
   policy(fields) {
-    const number = configuring(() => this.#port.native.policy(json(fields, 'policy')));
+    const number = configuring(() => this.#port.policy(json(fields, 'policy')));
     this.#port.drain();
     return new Policy(this.#port, number);
   }

@@ -189,7 +189,7 @@ class Port {
     switch (low & 7) {
       case ALLOW:
         step = this.#shared((code - low) / SHARED);
-        step = low & MORE ? new Allow(step, this.#native.own(), low) : step.allow(low);
+        step = low & MORE ? Object.freeze(new Allow(step, this.#native.own(), low)) : step.allow(low);
         break;
       case DENY:
         step = new Deny(this.#native.refusal());
@@ -224,6 +224,13 @@ class Port {
       this.#kept[slot] = shared;
     }
     return shared;
+  }
+
+  /** Makes a further policy. Its number may have been another's. */
+  policy(json) {
+    const number = this.#native.policy(json);
+    this.#whole[number] = 0;
+    return number;
   }
 
   /** Lets go of what was kept for answers that may be forgotten now, and of what was true of a configuration. */

@@ -20,7 +20,7 @@ use tokenward_core::{Decision, Header, Introspector, Now, Policy, Request, Sourc
 
 use crate::introspector::Port;
 
-/// What the number says, from its low end. `lib/codes.js` has the same.
+/// What the number says, from its low end. `lib/port.js` has the same.
 pub(crate) mod code {
     pub(crate) const NOTHING: u64 = 0;
     pub(crate) const ALLOW: u64 = 1;
