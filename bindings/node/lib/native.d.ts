@@ -90,7 +90,7 @@ export interface Consumer {
 }
 
 /** How the names of the header fields begin that count for every request, in lower case; `_` and `.` are read as `-`. */
-export declare function countedHeaders(): string[]
+export declare function countedHeaders(): Array<string>
 
 /** What the configuration says to those who make the call. */
 export interface Endpoint {
