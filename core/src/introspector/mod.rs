@@ -181,6 +181,20 @@ impl Introspector {
         needs_body(&self.inner.state.load().config, policy, request)
     }
 
+    /// Whether little of a request of this method counts under a policy, the document's own if there is none: beside the method
+    /// nothing but its fields of [`counted_headers`](crate::counted_headers), its trailers, and its target if that has a `?`. A host to whom
+    /// every byte costs that crosses into the core may then leave out all other fields, and give `/` for another target: every
+    /// decision is the same. This holds until the configuration is replaced.
+    #[must_use]
+    pub fn is_lean(&self, policy: Option<&Policy>, method: &[u8]) -> bool {
+        let state = self.inner.state.load();
+        let rules = &*policy.unwrap_or(&state.config.policy).0;
+        let reads_body = rules.places.body && token::may_have_body(method);
+        let reads_preflight = !rules.run_on_preflight && method == b"OPTIONS";
+        // How a target in authority form is read depends on more than its query.
+        !state.config.endpoint.introspect_request && !reads_body && !reads_preflight && method != b"CONNECT"
+    }
+
     /// How much of a request's body is read at most, in bytes. Defaults to 1 MiB.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
