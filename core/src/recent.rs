@@ -209,7 +209,7 @@ mod tests {
     /// Few of these differ in their hash, so that places are found among others of the same hash.
     fn key(n: u32) -> Key {
         let mut bytes = [0; 32];
-        bytes[0] = (n % 7).to_le_bytes()[0];
+        bytes[..2].copy_from_slice(&[(n % 7).to_le_bytes()[0], (n / 64).to_le_bytes()[0]]);
         bytes[20..24].copy_from_slice(&n.to_le_bytes());
         Key::of(bytes)
     }
