@@ -112,15 +112,15 @@ pub(crate) enum Hit {
 
 /// How many ways of making edits are kept for one answer. Policies that differ in nothing that edits depend on share one.
 const GRANTS: usize = 4;
-/// What a positive entry takes beside its claims and edits: node, key, table, reference counts, allocator. Measured (`cargo bench -p
+/// What a positive entry takes beside its claims and edits: entry, links, table, reference counts, allocator. Measured (`cargo bench -p
 /// tokenward-core --bench cost -- memory`), as the others are.
-const POSITIVE_BYTES: usize = 460;
+const POSITIVE_BYTES: usize = 300;
 /// What the few take that have [`More`].
 const MORE_BYTES: usize = 48;
 /// What one set of computed edits takes beside its lines.
-const GRANT_BYTES: usize = 144;
+const GRANT_BYTES: usize = 128;
 /// What a negative entry takes in all.
-pub(crate) const NEGATIVE_BYTES: usize = 160;
+pub(crate) const NEGATIVE_BYTES: usize = 112;
 
 /// Both pools of one shard.
 pub(crate) struct Pools {

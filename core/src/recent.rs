@@ -33,7 +33,7 @@ struct Chunk<H, V> {
     links: Vec<Links<H>>,
 }
 
-/// Of 64 or 96 bytes, it is in no more cache lines than it must be.
+/// With up to 96 bytes, it is in two cache lines at most.
 #[repr(C, align(32))]
 struct Entry<V> {
     key: Key,
@@ -167,7 +167,7 @@ impl<H, V> Recent<H, V> {
         let (chunk, _) = split(last);
         let ends = self.chunks.get_mut(chunk)?;
         let (moved, links) = (ends.entries.pop()?, ends.links.pop()?);
-        // A chunk that is empty is kept for the next entry, a second one is not.
+        // One that is empty is kept behind the last for the next entry, a second one is not.
         self.chunks.truncate(chunk + 2);
         let (removed, handle) = if place == last {
             (moved, links.handle)
