@@ -159,8 +159,7 @@ impl<H, V> Recent<H, V> {
     /// Removes an entry, and lets the last one have its place.
     fn remove(&mut self, place: Place) -> Option<(Key, H, V)> {
         let key = entry(&self.chunks, place)?.key;
-        let (_, vacant) = self.places.find_entry(key.hash64(), |&one| one == place).ok()?.remove();
-        drop(vacant);
+        self.places.find_entry(key.hash64(), |&one| one == place).ok()?.remove();
         self.unlink(place);
         // One is gone from the places already, so their number is the last place.
         let last = Place::try_from(self.places.len()).ok()?;

@@ -282,26 +282,6 @@ mod tests {
     }
 
     #[test]
-    fn no_decision_of_any_thread_is_lost() {
-        let stats = Stats::default();
-        let each = 1000;
-        let threads = 2 * (OWN + SHARED);
-        std::thread::scope(|scope| {
-            for n in 0..threads {
-                let stats = &stats;
-                scope.spawn(move || {
-                    for _ in 0..each {
-                        stats.decided(&Decision::internal(false), (n % 2 == 0).then_some(true));
-                    }
-                });
-            }
-        });
-        let snapshot = stats.snapshot();
-        assert_eq!(snapshot.denied(Reason::Internal), (threads * each) as u64);
-        assert_eq!(snapshot.hits, (threads / 2 * each) as u64);
-    }
-
-    #[test]
     fn a_latency_falls_into_one_bucket() {
         let stats = Stats::default();
         for micros in [0, 1000, 1001, 5_000_000, 5_000_001, i64::MAX] {

@@ -414,3 +414,25 @@ fn a_host_without_room_refuses_all_who_wait_and_the_next_asks_again() {
     assert_eq!(introspector.snapshot().in_flight, 0);
     assert!(matches!(begin(&introspector, "abc", now), Step::Introspect(_)));
 }
+
+#[test]
+fn no_hit_and_no_refusal_of_any_thread_goes_uncounted() {
+    const THREADS: usize = 48; // more than have counters of their own
+    const EACH: usize = 500;
+    let introspector = introspector(CONFIG);
+    assert!(drive(begin(&introspector, "abc", at(1000)), at(1000), |_| r#"{"active":true}"#.to_owned()).is_allow());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    assert!(matches!(begin(&introspector, "abc", at(1001)), Step::Done(Decision::Allow(_))));
+                    assert!(matches!(begin(&introspector, "", at(1001)), Step::Done(Decision::Deny(_))));
+                }
+            });
+        }
+    });
+    let snapshot = introspector.snapshot();
+    let count = u64::try_from(THREADS * EACH).unwrap();
+    assert_eq!((snapshot.hits, snapshot.allowed), (count, count + 1));
+    assert_eq!(snapshot.denied(Reason::RequestMalformed) + snapshot.denied(Reason::TokenMissing), count);
+}
