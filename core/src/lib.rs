@@ -77,10 +77,12 @@ mod flight;
 mod headers;
 mod hide;
 mod introspector;
+mod key;
 #[cfg(feature = "load")]
 mod load;
 mod log;
 mod outbound;
+mod recent;
 mod reply;
 mod request;
 mod stats;

@@ -441,3 +441,25 @@ fn a_request_whose_body_is_needed_and_was_not_read_begins_nothing() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn no_hit_and_no_refusal_of_any_thread_goes_uncounted() {
+    const THREADS: usize = 48; // more than have counters of their own
+    const EACH: usize = 500;
+    let introspector = introspector(CONFIG);
+    assert!(drive(begin(&introspector, "abc", at(1000)), at(1000), |_| r#"{"active":true}"#.to_owned()).is_allow());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    assert!(matches!(begin(&introspector, "abc", at(1001)), Step::Done(Decision::Allow(_))));
+                    assert!(matches!(begin(&introspector, "", at(1001)), Step::Done(Decision::Deny(_))));
+                }
+            });
+        }
+    });
+    let snapshot = introspector.snapshot();
+    let count = u64::try_from(THREADS * EACH).unwrap();
+    assert_eq!((snapshot.hits, snapshot.allowed), (count, count + 1));
+    assert_eq!(snapshot.denied(Reason::RequestMalformed) + snapshot.denied(Reason::TokenMissing), count);
+}

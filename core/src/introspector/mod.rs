@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::cache::{Hit, Key, Lookup};
+use crate::cache::{Hit, Lookup};
 use crate::checks::Verified;
 use crate::claims::Claims;
 use crate::clock::Now;
@@ -18,6 +18,7 @@ use crate::decision::{Allow, Decision, Deny, Grant, Made, Reason, Seconds, Share
 use crate::flight::Slots;
 use crate::headers::{self, Set};
 use crate::hide::{Fields, Hidden};
+use crate::key::Key;
 use crate::log::{Level, Log, Record, Throttle, fingerprint};
 use crate::outbound::Question;
 use crate::reply::{Introspection, NoAnswer, Reply};
@@ -480,7 +481,7 @@ impl Inner {
     fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
         let generation = self.generation.load(Ordering::Acquire);
         let settings = &state.config.settings;
-        let made = Made { edits: policy.0.edits, generation, header_bytes: settings.header_bytes };
+        let made = Made::new(policy.0.edits, generation, settings.header_bytes);
         Lookup { now, settings, made }
     }
 
@@ -523,9 +524,10 @@ impl Inner {
         };
         let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
         self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-        let made = Made { edits: rules.edits, generation: directory.generation, header_bytes: settings.header_bytes };
-        let grant = Arc::new(Grant::of_token(claims, made, identity, set));
+        let made = Made::new(rules.edits, directory.generation, settings.header_bytes);
+        let grant = Arc::new(Grant::of_token(claims, made.unwrap_or_default(), identity, set));
         if settings.cache
+            && made.is_some()
             && let Some(key) = asked.key
         {
             asked.state.store.keep(key, claims, Arc::clone(&grant));
