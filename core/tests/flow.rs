@@ -417,7 +417,7 @@ fn a_host_without_room_refuses_all_who_wait_and_the_next_asks_again() {
 
 #[test]
 fn a_request_whose_body_is_needed_and_was_not_read_begins_nothing() {
-    const BODY: &str = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "token_from": ["header", "body"]}"#;
+    const BODY: &str = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "profile": "kong"}"#;
     let introspector = introspector(BODY);
     let form = Header::new("Content-Type", "application/x-www-form-urlencoded");
     let (with_form, bearer) = ([form], [form, Header::new("Authorization", "Bearer abc")]);
@@ -430,7 +430,7 @@ fn a_request_whose_body_is_needed_and_was_not_read_begins_nothing() {
         (0, 0, 0)
     );
 
-    // The token is in the header: that is the same request to `begin`.
+    // The token is in the header, which takes precedence: no body is needed.
     let step = introspector.begin_without_body(None, &Request::new("POST", "/").headers(&bearer), at(1));
     assert!(matches!(step, Some(Step::Introspect(_))), "{step:?}");
     drop(step);
