@@ -53,7 +53,13 @@ pub fn is_strict(json: &str, depth: usize) -> bool {
     if let Some(elements) = elements(json) {
         return depth > 0 && elements.iter().all(|element| is_strict(element, depth - 1));
     }
-    is_integer(json) || serde_json::from_str::<Value>(json).is_ok()
+    // serde_json rounds to infinity what rounds to the largest double.
+    let is_number = json.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    if is_number { is_integer(json) || json.parse().is_ok_and(f64::is_finite) } else { is_scalar(json) }
+}
+
+fn is_scalar(json: &str) -> bool {
+    serde_json::from_str::<Value>(json).is_ok()
 }
 
 /// Whether a number has neither fraction nor exponent: it may have any size.
