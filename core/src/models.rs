@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use loom::thread;
 
-use crate::cache::{Hit, Key, Lookup};
+use crate::cache::{Hit, Lookup};
 use crate::clock::Now;
 use crate::config::{Config, Settings};
-use crate::decision::{Made, Reason};
+use crate::decision::Reason;
 use crate::flight::{Flight, OnReady, Outcome, Slots, Standing, Ticket, Wakes};
+use crate::key::Key;
 use crate::reply::Introspection;
 use crate::request::Request;
 use crate::store::{Boarding, Store};
@@ -191,7 +192,7 @@ impl Scene {
     }
 
     fn lookup(&self) -> Lookup<'_> {
-        Lookup { now: NOW, settings: &self.settings, made: Made::default() }
+        Lookup { now: NOW, settings: &self.settings, made: None }
     }
 
     fn board(&self, id: u64) -> Boarding {
