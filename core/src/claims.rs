@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::token::Text;
@@ -248,6 +248,17 @@ pub(crate) fn string(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(json).ok().map(|text| text.0)
 }
 
+/// A JSON string at the start of `text`, quotes included, and what follows.
+pub(crate) fn split_string(text: &str) -> (&str, &str) {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.and_then(|end| text.split_at_checked(end + 2)).unwrap_or((text, ""))
+}
+
 /// What a claim that is a string or an array of strings holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strings {
@@ -361,77 +372,6 @@ pub(crate) fn for_each_element<'a>(array: &'a str, visit: impl FnMut(&'a str)) {
     let mut document = serde_json::Deserializer::from_str(array);
     let read = document.deserialize_seq(Each(visit));
     debug_assert!(read.is_ok());
-}
-
-/// How serde_json hands out numbers where another crate of the build switched on its feature `arbitrary_precision`: as an object with
-/// this one member.
-pub(crate) const NUMBER: &str = "$serde_json::private::Number";
-
-/// A JSON value of any kind without duplicate members at any level, with numbers in range and strings that are text.
-pub(crate) struct Strict;
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value without duplicate members")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Self)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut names: Vec<Cow<'de, str>> = Vec::new();
-        while let Some(Text(name)) = map.next_key()? {
-            if name == NUMBER {
-                let Text(digits) = map.next_value()?;
-                if !digits.parse().is_ok_and(f64::is_finite) {
-                    return Err(serde::de::Error::custom("number out of range"));
-                }
-            } else {
-                map.next_value_seed(Self)?;
-            }
-            names.push(name);
-        }
-        if has_duplicates(&mut names) {
-            return Err(serde::de::Error::custom("duplicate member"));
-        }
-        Ok(())
-    }
 }
 
 /// Sorts, and tells whether two are equal.

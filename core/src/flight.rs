@@ -9,12 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
 
 use crate::clock::Now;
 use crate::reply::{Introspection, NoAnswer};
+use crate::sync::{AtomicBool, Mutex};
 
 /// Called once: `true` when the wait can be resumed with profit, `false` when it was dropped first.
 pub(crate) type OnReady = Box<dyn FnOnce(bool) + Send>;
@@ -40,14 +39,20 @@ type Call = (OnReady, bool, Gone);
 /// Set once a wait has ended: a call that is still to be made then says so.
 type Gone = Arc<AtomicBool>;
 
+#[cfg(not(all(loom, test)))]
+thread_local! {
+    /// Calls still to be made by the outermost `run` of this thread; none if there is none.
+    static LEFT: Cell<Option<VecDeque<Call>>> = const { Cell::new(None) };
+}
+#[cfg(all(loom, test))]
+loom::thread_local! {
+    static LEFT: Cell<Option<VecDeque<Call>>> = Cell::new(None);
+}
+
 impl Wakes {
     /// Makes the calls. A call may resume or drop other steps, whose calls come after it: they are made one after the other, not
     /// within each other, so that any number of them fits on the stack.
     pub(crate) fn run(self) {
-        thread_local! {
-            /// Calls still to be made by the outermost `run` of this thread; none if there is none.
-            static LEFT: Cell<Option<VecDeque<Call>>> = const { Cell::new(None) };
-        }
         if self.0.is_empty() {
             return;
         }
@@ -61,7 +66,7 @@ impl Wakes {
             left.set(Some(queue));
             true
         });
-        if is_nested == Ok(true) {
+        if matches!(is_nested, Ok(true)) {
             return;
         }
         for call in calls.into_iter().flatten() {
@@ -115,6 +120,8 @@ pub(crate) struct Flight {
 struct State {
     /// When the exchange under way ends, on the monotonic clock.
     deadline: i64,
+    /// Somebody saw that time was over. It stays so, should the clock go back.
+    ended: bool,
     phase: Phase,
     waiters: BTreeMap<Ticket, Waiter>,
     /// The same by time left; of those with as much, the first who came is the last here.
@@ -137,8 +144,14 @@ struct Waiter {
 
 impl Flight {
     pub(crate) fn new(id: u64, deadline: i64) -> Self {
-        let state =
-            State { deadline, phase: Phase::Asking, waiters: BTreeMap::new(), by_deadline: BTreeSet::new(), next: 0 };
+        let state = State {
+            deadline,
+            ended: false,
+            phase: Phase::Asking,
+            waiters: BTreeMap::new(),
+            by_deadline: BTreeSet::new(),
+            next: 0,
+        };
         Self { id, state: Mutex::new(state) }
     }
 
@@ -146,10 +159,14 @@ impl Flight {
         self.state.lock().deadline
     }
 
+    pub(crate) fn has_ended(&self, now: i64) -> bool {
+        self.state.lock().has_ended(now)
+    }
+
     /// One more waits, until `deadline` at most. None if the flight is over, or its time is.
     pub(crate) fn join(&self, deadline: i64, now: i64) -> Option<Ticket> {
         let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Over(_)) || state.deadline <= now {
+        if matches!(state.phase, Phase::Over(_)) || state.has_ended(now) {
             return None;
         }
         let ticket = state.next;
@@ -225,11 +242,17 @@ impl Flight {
         wakes.add(call, true, &gone);
         state.phase = Phase::Asking;
         state.deadline = deadline;
+        state.ended = false;
         wakes
     }
 }
 
 impl State {
+    fn has_ended(&mut self, now: i64) -> bool {
+        self.ended |= self.deadline <= now;
+        self.ended
+    }
+
     /// Takes a waiter out, and its call if that was not made.
     fn remove(&mut self, ticket: Ticket) -> (Option<OnReady>, Gone) {
         let Some(waiter) = self.waiters.remove(&ticket) else { return (None, Gone::default()) };
@@ -308,7 +331,7 @@ impl Slots {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicUsize;
 

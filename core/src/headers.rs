@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use smallvec::SmallVec;
 
 use crate::checks::Verified;
-use crate::claims::{Claims, MEMBERS, Span, for_each_element, segments, string};
+use crate::claims::{Claims, MEMBERS, Span, for_each_element, segments, split_string, string};
 use crate::consumer::{Consumer, Identity};
 use crate::hide::Hidden;
 
@@ -558,17 +558,6 @@ fn compact(json: &str) -> String {
         }
     }
     written
-}
-
-/// A JSON string at the start of `text`, quotes included, and what follows.
-fn split_string(text: &str) -> (&str, &str) {
-    let mut escaped = false;
-    let end = text.bytes().skip(1).position(|byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    });
-    end.and_then(|end| text.split_at_checked(end + 2)).unwrap_or((text, ""))
 }
 
 fn write_string(text: &str, written: &mut String) {

@@ -81,12 +81,16 @@ mod key;
 #[cfg(feature = "load")]
 mod load;
 mod log;
+#[cfg(all(loom, test))]
+mod models;
 mod outbound;
 mod recent;
 mod reply;
 mod request;
 mod stats;
 mod store;
+mod strict;
+mod sync;
 mod token;
 
 pub use claims::{Claims, NumericDate};

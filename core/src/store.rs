@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::cache::{Hit, Lookup, Pools};
@@ -17,6 +16,7 @@ use crate::flight::{Flight, Outcome, Ticket, Wakes};
 use crate::key::{Key, KeyHasher, Keys};
 use crate::request::Request;
 use crate::stats::Snapshot;
+use crate::sync::Mutex;
 
 pub(crate) struct Store {
     keys: Keys,
@@ -142,6 +142,11 @@ impl Store {
     /// Whether this flight is the one for its key.
     pub(crate) fn holds(&self, key: &Key, flight: &Arc<Flight>) -> bool {
         self.shard(key).lock().flights.get(key).is_some_and(|boarded| Arc::ptr_eq(&boarded.flight, flight))
+    }
+
+    /// Whether the one for its key is another.
+    pub(crate) fn holds_another(&self, key: &Key, flight: &Arc<Flight>) -> bool {
+        self.shard(key).lock().flights.get(key).is_some_and(|boarded| !Arc::ptr_eq(&boarded.flight, flight))
     }
 
     /// Remembers what was computed for an answer.

@@ -417,7 +417,8 @@ fn a_host_without_room_refuses_all_who_wait_and_the_next_asks_again() {
 
 #[test]
 fn a_request_whose_body_is_needed_and_was_not_read_begins_nothing() {
-    const BODY: &str = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "profile": "kong"}"#;
+    const BODY: &str =
+        r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "profile": "kong"}"#;
     let introspector = introspector(BODY);
     let form = Header::new("Content-Type", "application/x-www-form-urlencoded");
     let (with_form, bearer) = ([form], [form, Header::new("Authorization", "Bearer abc")]);

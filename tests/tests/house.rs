@@ -213,3 +213,25 @@ fn every_shared_dependency_has_its_reason() {
         assert!(line.contains(" # ") || line.starts_with("tokenward-"), "no reason: {line}");
     }
 }
+
+#[test]
+fn every_threat_is_stopped_somewhere_and_shown_by_a_test() {
+    let security = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let (_, table) = security.split_once("| threat |").unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(2).map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect();
+    assert!(rows.len() >= 10, "{} threats", rows.len());
+    for row in rows {
+        let [threat, places, tests] = row[..] else { panic!("no three columns: {row:?}") };
+        for place in places.split('`').filter(|place| place.contains('/')) {
+            assert!(root().join(place).exists(), "{threat}: {place} is not there");
+        }
+        for test in tests.split("<br>") {
+            let (file, name) = test.split_once("`: ").unwrap_or_else(|| panic!("{threat}: no test in {test:?}"));
+            let file = file.trim_matches('`');
+            let text = fs::read_to_string(root().join(file)).unwrap_or_else(|_| panic!("{threat}: no {file}"));
+            let name = if file.ends_with(".json") { format!("\"name\": \"{name}\"") } else { name.to_owned() };
+            assert!(text.contains(&name), "{threat}: {file} has no {name}");
+        }
+    }
+}

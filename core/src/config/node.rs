@@ -5,7 +5,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
-use crate::claims::NUMBER;
+/// How serde_json hands out numbers where another crate of the build switched on its feature `arbitrary_precision`: as an object with
+/// this one member.
+const NUMBER: &str = "$serde_json::private::Number";
 
 /// A value of the document.
 #[derive(Clone, Debug, PartialEq)]

@@ -367,8 +367,11 @@ impl Waiting {
     fn take_over(self, now: Now) -> Step {
         let context = &self.context;
         let ended = self.flight.deadline();
-        if ended <= now.mono && !context.state.store.holds(&context.key, &self.flight) {
-            // Others have begun anew in the meantime.
+        let store = &context.state.store;
+        // Others have begun anew in the meantime, since the time was over or the token forgotten.
+        let is_anew = store.holds_another(&context.key, &self.flight)
+            || (self.flight.has_ended(now.mono) && !store.holds(&context.key, &self.flight));
+        if is_anew {
             return self.end().ask(now, Source::Waiting);
         }
         let limit = context.state.config.settings.concurrent;
