@@ -30,6 +30,8 @@ local now, may_be_authorization = clock.now, headers.may_be_authorization
 
 
 local OK = library.OK
+-- The identity of a preflight request: nobody was asked about one.
+local NOBODY_ASKED = 0
 local errmsg = base.get_errmsg_ptr()
 local cchar, cuchar = ffi.typeof("const char *"), ffi.typeof("const unsigned char *")
 
@@ -354,9 +356,12 @@ return function(lib, passed, direct)
         local hides = count_out[0] > 0 and may_be_authorization(names_out[0][0].data, tonumber(names_out[0][0].len)) == 1
         local has_target = lib.tokenward_decision_target(decision, view) == OK
         local has_body = lib.tokenward_decision_body(decision, view) == OK
-        local is_redirected = has_target and passed.find(r) ~= nil
-        if hides or has_target or has_body then
-            remember(r, gate, has_target and 0 or policy_number, is_now)
+        local is_redirected = passed.find(r) ~= nil
+        -- After another one even if it hides nothing: the edits are those of this one now.
+        if hides or has_target or has_body or is_redirected then
+            -- A preflight is let through for what it is, and nginx makes a GET of it for the page of an error.
+            local is_preflight = lib.tokenward_decision_identity(decision) == NOBODY_ASKED
+            remember(r, gate, (has_target or is_preflight) and 0 or policy_number, is_now)
         end
         if not edit(decision) then
             return false
