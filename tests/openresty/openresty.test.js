@@ -292,9 +292,9 @@ for (const direct of ['nil', '"module"', 'false']) {
     });
     const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
     t.after(() => agent.destroy());
-    const answer = (path, token, body) =>
+    const answer = (path, token, body, like) =>
       new Promise((resume, fail) => {
-        const headers = { ...(token && { Authorization: `Bearer ${token}` }), 'X-Consumer-ID': 'root', 'Api-Signature': 'x', A: '1', ...(body && { 'Content-Type': 'application/x-www-form-urlencoded' }) };
+        const headers = { ...(token && { Authorization: `Bearer ${token}` }), 'X-Consumer-ID': 'root', 'Api-Signature': 'x', A: '1', ...like, ...(body && { 'Content-Type': 'application/x-www-form-urlencoded' }) };
         http
           .request(server.url + path, { agent, method: body ? 'POST' : 'GET', headers }, (incoming) => {
             let text = '';
@@ -318,6 +318,13 @@ for (const direct of ['nil', '"module"', 'false']) {
       assert.equal(await answer('/bare', 'abc'), 401, 'what the server took away itself is not brought back');
       assert.equal(await answer('/sub', 'abc'), 'token_missing', 'a subrequest is another request');
       assert.equal(await answer('/theirs', 'abc'), 401, 'what the server put there itself is looked at');
+    }
+    // Others with as many letters, that begin like it, are not the credential.
+    for (const like of [{ 'Auth-Username': 'x' }, { Authenticates: 'x', 'AUTH-Provider': 'x' }]) {
+      for (const path of ['/to', '/to?to=/reads', '/named', '/other']) {
+        assert.equal((await answer(path, 'abc', undefined, like)).toString().replace(/ (page|to)=.*/, ''), alice, path);
+        assert.equal(await answer(path, undefined, undefined, like), 401, path);
+      }
     }
     // A gate without a cache was asked anew, with the client's own token.
     assert.ok(endpoint.calls.every(({ token }) => token === 'abc' || token === 'bob'));
