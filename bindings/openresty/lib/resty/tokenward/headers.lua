@@ -60,8 +60,8 @@ local SEARCHED = 100
 -- More than any pool of a request has in one block; and how many are looked at.
 local POOL_BLOCK, BLOCKS = 2^24, 16
 
--- Those whose lists and headers were looked at.
-local OLDEST, LATEST, CHAINED_SINCE = 1018000, 1029999, 1023000
+-- Later ones were not looked at.
+local OLDEST, LATEST, CHAINED_SINCE = 1018000, 1028999, 1023000
 
 
 -- What a header has to be in this nginx; nil for one that is not known.
