@@ -203,7 +203,12 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
 
         /* another configuration: what the client sent is looked at anew */
 
-        if (ngx_http_tokenward_is_outgrown(ctx, r)) {
+        if (r->method != NGX_HTTP_OPTIONS
+            && ctx->method.len == 7
+            && ngx_strncmp(ctx->method.data, "OPTIONS", 7) == 0)
+        {
+            /* nothing of it is a preflight any more */
+
             ctx->method = r->method_name;
         }
 

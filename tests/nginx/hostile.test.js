@@ -236,6 +236,30 @@ test('a preflight request that nginx makes a GET of is let through no more', asy
   assert.equal(managed(seen)['x-consumer-id'], '7');
 });
 
+test('a preflight request that nginx makes a GET of is none for another policy either, whatever the first one said', async (t) => {
+  const host = await nginx(
+    t,
+    `location /refused { tokenward_policy '{"run_on_preflight": true}'; proxy_pass $UPSTREAM; error_page 401 = /scoped; }
+     location /allowed { tokenward_policy '{"run_on_preflight": true}'; proxy_pass http://127.0.0.1:1; error_page 502 = /scoped; }
+     location /named { tokenward_policy '{"run_on_preflight": true}'; proxy_pass $UPSTREAM; error_page 401 = @scoped; }
+     location /scoped { tokenward_policy '{"require": {"scopes": ["admin"]}}'; proxy_pass $UPSTREAM; }
+     location @scoped { tokenward_policy '{"require": {"scopes": ["admin"]}}'; proxy_pass $UPSTREAM; }`,
+    { fields: { run_on_preflight: false }, before: 'recursive_error_pages on;' },
+  );
+  const preflight = (path, headers = []) =>
+    request(host.url, { method: 'OPTIONS', path, headers: [['Origin', 'https://a.example'], ['Access-Control-Request-Method', 'GET'], ...headers] });
+  for (const [path, headers, status] of [
+    ['/refused', [], 401],
+    ['/refused', [bearer('bad')], 401],
+    ['/allowed', [bearer('good')], 403],
+  ]) {
+    assert.equal((await preflight(path, headers)).status, status, path);
+    assert.deepEqual(upstream.requests.length, 0, path);
+  }
+  // It stays one.
+  assert.equal((await preflight('/named')).json().method, 'OPTIONS');
+});
+
 /** The module of support/ends_preaccess.c, for the nginx that MODULE was built for. */
 function endsPreaccess() {
   const source = process.env.TOKENWARD_NGINX_SRC ?? '/usr/share/nginx/src';

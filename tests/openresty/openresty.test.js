@@ -262,6 +262,7 @@ for (const direct of ['nil', '"module"', 'false']) {
     const server = await startServer(t, {
       init: gate.replace('NAME', 'gate').replace('MORE', 'token_from = { "header", "query", "body" }')
         + gate.replace('NAME', 'other').replace('MORE', 'cache = { enabled = false }')
+        + gate.replace('NAME', 'shows').replace('MORE', 'hide_credentials = false').replace(', { id = "2", username = "bob" }', '').replace('id = "1"', 'id = "9"')
         + `package.loaded.writes = package.loaded.gate:policy({ require = { scopes = { "write" } } })
            package.loaded.reads = package.loaded.gate:policy({ require = { scopes = { "read" } } })`,
       http: `server { listen 127.0.0.1:PORT; ${LOCATION(endpoint.port)} error_page 418 =200 /same; error_page 419 =200 @named; recursive_error_pages on;
@@ -284,15 +285,16 @@ for (const direct of ['nil', '"module"', 'false']) {
           assert(require("gate"):replace_consumers(assert(require("resty.tokenward").document({
             config = { introspection_url = "https://as.example/", authorization_value = "x" }, consumers = { { id = "3", username = "alice" } } }))))
           ngx.exec("/same") } }
+        location = /shows { ${access('require("shows"):access()')} content_by_lua_block { ngx.exec("/same") } }
         location = /sub { ${access('require("gate"):access()')} content_by_lua_block { ngx.print(ngx.location.capture("/rewrites").body) } }
         location = /rewrites { rewrite_by_lua_block { local d = require("gate"):check() ngx.print(d.reason or "allowed") ngx.exit(200) } }
       }`,
     });
     const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
     t.after(() => agent.destroy());
-    const answer = (path, token, body) =>
+    const answer = (path, token, body, like) =>
       new Promise((resume, fail) => {
-        const headers = { ...(token && { Authorization: `Bearer ${token}` }), 'X-Consumer-ID': 'root', 'Api-Signature': 'x', A: '1', ...(body && { 'Content-Type': 'application/x-www-form-urlencoded' }) };
+        const headers = { ...(token && { Authorization: `Bearer ${token}` }), 'X-Consumer-ID': 'root', 'Api-Signature': 'x', A: '1', ...like, ...(body && { 'Content-Type': 'application/x-www-form-urlencoded' }) };
         http
           .request(server.url + path, { agent, method: body ? 'POST' : 'GET', headers }, (incoming) => {
             let text = '';
@@ -305,7 +307,7 @@ for (const direct of ['nil', '"module"', 'false']) {
     const alice = '1 alice nil read';
     // Twice: the first asks, the second is a hit.
     for (let round = 0; round < 3; round++) {
-      for (const path of ['/open', '/same', '/other', '/reads', '/to', '/to?to=/other', '/to?to=/reads', '/to?to=/inner', '/via?to=/other', '/via?to=/reads', '/error', '/named', '/try']) {
+      for (const path of ['/open', '/same', '/other', '/reads', '/to', '/to?to=/other', '/to?to=/reads', '/to?to=/inner', '/via?to=/other', '/via?to=/reads', '/to?to=/shows', '/error', '/named', '/try']) {
         assert.deepEqual([path, round, (await answer(path, 'abc')).toString().replace(/ (page|to)=.*/, '')], [path, round, alice]);
         // Another on the same connection is another, and nobody is nobody.
         assert.deepEqual([path, (await answer(path, 'bob')).toString().replace(/ (page|to)=.*/, '')], [path, '2 bob nil read']);
@@ -315,6 +317,14 @@ for (const direct of ['nil', '"module"', 'false']) {
       assert.equal(await answer('/via?to=/writes', 'abc'), 403);
       assert.equal(await answer('/bare', 'abc'), 401, 'what the server took away itself is not brought back');
       assert.equal(await answer('/sub', 'abc'), 'token_missing', 'a subrequest is another request');
+      assert.equal(await answer('/theirs', 'abc'), 401, 'what the server put there itself is looked at');
+    }
+    // Others with as many letters, that begin like it, are not the credential.
+    for (const like of [{ 'Auth-Username': 'x' }, { Authenticates: 'x', 'AUTH-Provider': 'x' }]) {
+      for (const path of ['/to', '/to?to=/reads', '/named', '/other']) {
+        assert.equal((await answer(path, 'abc', undefined, like)).toString().replace(/ (page|to)=.*/, ''), alice, path);
+        assert.equal(await answer(path, undefined, undefined, like), 401, path);
+      }
     }
     // A gate without a cache was asked anew, with the client's own token.
     assert.ok(endpoint.calls.every(({ token }) => token === 'abc' || token === 'bob'));
@@ -327,6 +337,36 @@ for (const direct of ['nil', '"module"', 'false']) {
     assert.equal(await answer('/replaced', 'abc'), '3 alice nil read', 'consumers that changed meanwhile are those of the new decision');
     await eventually('the log names the trap', () => /was redirected within nginx/.test(server.said));
     assert.ok(!/\[(alert|emerg|crit|error)\]|panicked/.test(server.said), server.said);
+  });
+}
+
+for (const direct of ['nil', '"module"', 'false']) {
+  test(`a preflight request that nginx makes a GET of is let through no more, direct = ${direct}`, async (t) => {
+    const endpoint = await startEndpoint(t, (token) => ({ body: { active: token === 'abc', username: 'alice' } }));
+    const server = await startServer(t, {
+      init: GATE(endpoint.port, `, direct = ${direct}`).replace('ttl = 3600', 'run_on_preflight = false'),
+      http: `server { listen 127.0.0.1:PORT; ${LOCATION(endpoint.port)} ${PROTECTED}
+        location = /down { access_by_lua_block { require("gate"):access() } proxy_pass http://127.0.0.1:1; error_page 502 =200 /x; }
+        location = /named { access_by_lua_block { require("gate"):access() } proxy_pass http://127.0.0.1:1; error_page 502 =200 @x; }
+        location @x { access_by_lua_block { require("gate"):access() } content_by_lua_block { ngx.say(ngx.req.get_method()) } } }`,
+    });
+    const ask = (path, authorization) =>
+      new Promise((resume, fail) => {
+        const headers = { Origin: 'https://a.example', 'Access-Control-Request-Method': 'GET', 'X-Consumer-ID': 'root', ...(authorization && { Authorization: authorization }) };
+        http
+          .request(server.url + path, { agent: false, method: 'OPTIONS', headers }, (incoming) => {
+            let text = '';
+            incoming.setEncoding('utf8').on('data', (more) => (text += more));
+            incoming.on('end', () => resume(incoming.statusCode === 200 ? text.trim() : incoming.statusCode));
+          })
+          .on('error', fail)
+          .end();
+      });
+    for (let round = 0; round < 3; round++) {
+      assert.deepEqual(await Promise.all(['/x', '/down', '/named'].map((path) => ask(path))), ['nobody', 401, 'OPTIONS']);
+      assert.deepEqual(await Promise.all(['/x', '/down', '/named'].map((path) => ask(path, 'Bearer bad'))), ['nobody', 401, 'OPTIONS']);
+      assert.deepEqual(await Promise.all(['/x', '/down', '/named'].map((path) => ask(path, 'Bearer abc'))), ['nobody', '1', 'OPTIONS']);
+    }
   });
 }
 

@@ -26,10 +26,12 @@ local set_body_data, set_uri_args = ngx.req.set_body_data, ngx.req.set_uri_args
 local http_version = ngx.req.http_version
 local text, text_of, set, view = library.text, library.text_of, library.set, library.view
 local tonumber, type, error, pairs, ipairs, tostring = tonumber, type, error, pairs, ipairs, tostring
-local now, may_be_authorization = clock.now, headers.may_be_authorization
+local now, may_be_authorization, is_authorization = clock.now, headers.may_be_authorization, headers.is_authorization
 
 
 local OK = library.OK
+-- The identity of a preflight request: nobody was asked about one.
+local NOBODY_ASKED = 0
 local errmsg = base.get_errmsg_ptr()
 local cchar, cuchar = ffi.typeof("const char *"), ffi.typeof("const unsigned char *")
 
@@ -77,7 +79,20 @@ return function(lib, passed, direct)
     grow(0)
 
 
-    -- Header lines as they came. Tells whether they speak of a body (with HTTP/2 there may be one without that), and how many may be
+    -- How many of `count` lines are `Authorization`.
+    local function credentials(count)
+        local found = 0
+        for at = 0, count - 1 do
+            local name = lines[at].name
+            if may_be_authorization(name.data, tonumber(name.len)) == 1 and is_authorization(name.data) then
+                found = found + 1
+            end
+        end
+        return found
+    end
+
+
+    -- Header lines as they came. Tells whether they speak of a body (with HTTP/2 there may be one without that), and how many are
     -- `Authorization`. There is room for one more.
     local fill_headers
     if is_direct then
@@ -103,7 +118,7 @@ return function(lib, passed, direct)
                 line.value.data, line.value.len = ffi_cast(cchar, element.value.data), element.value.len
             end
             request.headers_len = count
-            return has_body, found
+            return has_body, found > 0 and credentials(count) or 0
         end
     else
         function fill_headers()
@@ -164,7 +179,7 @@ return function(lib, passed, direct)
 
 
     local AUTHORIZATION = "Authorization"
-    -- How many of `lines`, as they came, may be `Authorization`.
+    -- How many of `lines`, as they came, are `Authorization`.
     local lines_found = 0
 
     -- The current request. Tells whether it may have a body, and what is remembered of an earlier decision about it, where that hid
@@ -354,9 +369,12 @@ return function(lib, passed, direct)
         local hides = count_out[0] > 0 and may_be_authorization(names_out[0][0].data, tonumber(names_out[0][0].len)) == 1
         local has_target = lib.tokenward_decision_target(decision, view) == OK
         local has_body = lib.tokenward_decision_body(decision, view) == OK
-        local is_redirected = has_target and passed.find(r) ~= nil
-        if hides or has_target or has_body then
-            remember(r, gate, has_target and 0 or policy_number, is_now)
+        local is_redirected = passed.find(r) ~= nil
+        -- After another one even if it hides nothing: the edits are those of this one now.
+        if hides or has_target or has_body or is_redirected then
+            -- A preflight is let through for what it is, and nginx makes a GET of it for the page of an error.
+            local is_preflight = lib.tokenward_decision_identity(decision) == NOBODY_ASKED
+            remember(r, gate, (has_target or is_preflight) and 0 or policy_number, is_now)
         end
         if not edit(decision) then
             return false
@@ -437,7 +455,12 @@ return function(lib, passed, direct)
             line.name.data, line.name.len = ffi_cast(cchar, element.key.data), length
             line.value.data, line.value.len = ffi_cast(cchar, element.value.data), element.value.len
         end
-        r, lines_found = get_request(), found
+        r = get_request()
+        -- nginx points to one if it knows of any; others are only like it.
+        if found > 0 and not (offset and ffi_cast(words_t, ffi_cast(bytes_t, r) + pointer)[0] ~= 0) then
+            found = credentials(count)
+        end
+        lines_found = found
         if found == 0 then
             local earlier = passed.find(r)
             if earlier then

@@ -60,8 +60,8 @@ local SEARCHED = 100
 -- More than any pool of a request has in one block; and how many are looked at.
 local POOL_BLOCK, BLOCKS = 2^24, 16
 
--- Those whose lists and headers were looked at.
-local OLDEST, LATEST, CHAINED_SINCE = 1018000, 1029999, 1023000
+-- Later ones were not looked at.
+local OLDEST, LATEST, CHAINED_SINCE = 1018000, 1028999, 1023000
 
 
 -- What a header has to be in this nginx; nil for one that is not known.
@@ -79,6 +79,16 @@ local function may_be_authorization(name, length)
     return rshift(bor(bxor(length, 13), bxor(bor(name[0], 0x20), 0x61), bxor(bor(name[1], 0x20), 0x75)) - 1, 31)
 end
 _M.may_be_authorization = may_be_authorization
+
+
+local eight_t = ffi.typeof("const uint64_t *")
+local LOWER = 0x2020202020202020ULL
+local FIRST, LAST = ffi_cast(eight_t, "authorization")[0], ffi_cast(eight_t, ffi_cast("const char *", "authorization") + 5)[0]
+
+-- Whether one that may be it is. Its 13 letters are looked at as two words of eight, which overlap.
+function _M.is_authorization(name)
+    return bor(ffi_cast(eight_t, name)[0], LOWER) == FIRST and bor(ffi_cast(eight_t, name + 5)[0], LOWER) == LAST
+end
 
 
 local function is_within(pointer, from, length)
