@@ -1,0 +1,194 @@
+// What is done to a host while it works.
+
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import net from 'node:net';
+import { setTimeout as later } from 'node:timers/promises';
+
+import { bearer } from '../gateway/support/client.js';
+import { eventually, freePort } from '../gateway/support/parts.js';
+import { assertRefused } from '../gateway/support/scene.js';
+import { managed } from '../gateway/support/upstream.js';
+import { pour } from './support/authority.js';
+import { descriptors, limit, memory, processes, serving } from './support/processes.js';
+import { CONSUMERS, HOST, SLACK, TIMEOUT, scenario, scene, sleep } from './support/scene.js';
+
+const MiB = 1_048_576;
+const here = scene({ listen: async () => `127.0.0.1:${await freePort()}` });
+
+/** Clients that ask and ask: about a token that is known, new ones, bad ones. `end` gives how often each thing came of it. */
+function load(clients = 6) {
+  const seen = { errors: 0 };
+  let going = true;
+  const loops = Array.from({ length: clients }, async (_, i) => {
+    for (let n = i; going; n++) {
+      const kind = ['known', 'known', 'fresh', 'unknown'][n % 4];
+      const token = { known: () => here.known, fresh: () => here.as.issue(), unknown: () => here.as.unknown() }[kind]();
+      try {
+        const { status, body } = await here.ask(token);
+        assert.equal(status, kind === 'unknown' ? 401 : 200, `${kind}: ${body}`);
+        seen[kind] = (seen[kind] ?? 0) + 1;
+      } catch (error) {
+        // Nobody was there to be asked, or not any more.
+        if (!['ECONNREFUSED', 'ECONNRESET', 'EPIPE'].includes(error.code)) throw error;
+        seen.errors += 1;
+        await later(5);
+      }
+    }
+  });
+  const all = Promise.all(loops);
+  all.catch(() => {});
+  return {
+    seen,
+    end: async () => {
+      going = false;
+      await all;
+      return seen;
+    },
+  };
+}
+
+const consumerOf = async (token) => managed((await here.ask(token)).json())['x-consumer-id'];
+
+scenario(
+  'the configuration is reloaded under load',
+  async () => {
+    const clients = load();
+    for (let i = 1; i <= 5; i++) {
+      await sleep(100);
+      const consumers = CONSUMERS.map((one) => ({ ...one, id: `${one.id}-${i}` }));
+      await here.host.write(i === 3 ? '{"ttl": -1}' : { ...here.config, consumers });
+      here.host.signal('SIGHUP');
+      if (i === 3) await here.host.says(/`ttl`/);
+      else await eventually('the new consumers are there', async () => (await consumerOf(here.known)) === `2-${i}`);
+    }
+    const seen = await clients.end();
+    assert.equal(seen.errors, 0);
+    assert.ok(seen.known > 20 && seen.fresh > 10, JSON.stringify(seen));
+    await here.host.write(here.config);
+    here.host.signal('SIGHUP');
+    await eventually('the first consumers are there', async () => (await consumerOf(here.known)) === '2');
+    await here.isWell();
+    return 'as without';
+  },
+  { openresty: 'it is configured once, when it starts' },
+);
+
+scenario('it is killed under load, and started again', async () => {
+  const revoked = here.as.issue('bob');
+  assert.equal((await here.ask(revoked)).status, 200);
+  const clients = load();
+  await sleep(200);
+  const all = processes(here.host.pid);
+  for (const pid of all) process.kill(pid, 'SIGKILL');
+  await here.host.ended;
+  here.host.wasKilled = true;
+  here.as.revoke(revoked);
+  await sleep(200);
+  assert.ok(clients.seen.errors > 0);
+  await here.start(new URL(here.host.url).host);
+  const { errors } = clients.seen;
+  await here.isWell();
+  assertRefused(await here.ask(revoked), 'invalid');
+  await sleep(200);
+  assert.equal((await clients.end()).errors, errors);
+  return 'no connection, then as before';
+});
+
+const ONE_PROCESS = 'it is one process';
+scenario(
+  'its worker is killed under load',
+  async () => {
+    const clients = load();
+    await sleep(200);
+    const [worker] = serving(here.host.pid);
+    process.kill(worker, 'SIGKILL');
+    await eventually('there is another one', () => serving(here.host.pid).some((pid) => pid !== worker));
+    await here.isWell();
+    const { errors } = clients.seen;
+    await sleep(200);
+    assert.equal((await clients.end()).errors, errors);
+    return 'connections that were open are cut, then as before';
+  },
+  { gateway: ONE_PROCESS, python: ONE_PROCESS, node: ONE_PROCESS },
+);
+
+scenario('it runs out of file descriptors', async () => {
+  const [pid] = serving(here.host.pid);
+  // Connections that are open already, and clients that keep them.
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
+  const send = (token) =>
+    new Promise((resume, fail) => {
+      const headers = token ? Object.fromEntries([bearer(token)]) : {};
+      http
+        .get(here.host.url, { agent, headers }, (answer) => {
+          let body = '';
+          answer.setEncoding('utf8').on('data', (text) => (body += text));
+          const { statusCode: status, headers } = answer;
+          answer.on('end', () => resume({ status, headers, body, json: () => JSON.parse(body) }));
+        })
+        .on('error', fail);
+    });
+  const all = (token) => Promise.all(Array.from({ length: 8 }, () => send(token?.())));
+  for (const { status } of await all()) assert.equal(status, 401);
+  here.as.cut();
+  await sleep(300);
+  // A limit is on numbers: those below it are all taken.
+  const idle = [];
+  await eventually('no number is free below another one', () => {
+    const { count, next } = descriptors(pid);
+    if (count === next) return true;
+    idle.push(net.connect(new URL(here.host.url).port, '127.0.0.1').on('error', () => {}));
+    return false;
+  });
+  const before = limit(pid, 'nofile', descriptors(pid).next);
+  const from = here.host.stderr.length;
+  const tokens = [];
+  for (const answer of await all(() => tokens[tokens.push(here.as.issue()) - 1])) assertRefused(answer, 'unavailable');
+  await here.says(from, 'endpoint_unreachable', 'failure=connect');
+  // Somebody new has to wait, or is turned away.
+  const late = here.ask(here.known).catch(({ code }) => ({ code }));
+  await sleep(300);
+  agent.destroy();
+  for (const socket of idle) socket.destroy();
+  await eventually('it is well again', () => here.isWell(...tokens).then(() => true, ({ code }) => code !== 'ECONNRESET' && false), {
+    within: 2_000,
+    every: 50,
+  });
+  const { status, code } = await late;
+  assert.ok(status === 200 || code === 'ECONNRESET', `${status} ${code}`);
+  limit(pid, 'nofile', before);
+  assert.deepEqual(serving(here.host.pid), [pid]);
+  return '503 connect';
+});
+
+/** What a host may take beside what it has, in bytes: threads and arenas reserve much more than they use. */
+const ROOM = { gateway: 384, nginx: 96, openresty: 96, python: 768, node: 768 }[HOST] * MiB;
+
+scenario('its memory is limited', async () => {
+  const [pid] = serving(here.host.pid);
+  const before = limit(pid, 'as', memory(pid, 'VmSize') + ROOM);
+  const began = memory(pid, 'VmRSS');
+  const piece = Buffer.alloc(65_536, ' ');
+  here.as.fault = ({ socket }) => {
+    socket.write('HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n');
+    pour(socket, Buffer.concat([Buffer.from('10000\r\n'), piece, Buffer.from('\r\n')]), 100 * MiB);
+  };
+  // 64 answers of 100 MiB at once, and long tokens that nobody has issued.
+  for (const answer of await Promise.all(Array.from({ length: 64 }, () => here.ask(here.as.issue())))) {
+    assert.ok([502, 503].includes(answer.status), answer.body);
+    assertRefused(answer, answer.status === 502 ? 'unusable' : 'unavailable');
+    assert.ok(answer.took < TIMEOUT + 2 * SLACK, `${answer.took} ms`);
+  }
+  here.as.heal();
+  for (let i = 0; i < 10; i++) {
+    const junk = Array.from({ length: 50 }, () => here.ask(`${here.as.unknown()}${'x'.repeat(8_000)}`));
+    for (const answer of await Promise.all(junk)) assertRefused(answer, 'invalid');
+  }
+  await here.isWell();
+  assert.deepEqual(serving(here.host.pid), [pid]);
+  const grown = memory(pid, 'VmRSS') - began;
+  assert.ok(grown < 160 * MiB, `it has grown by ${grown} bytes`);
+  limit(pid, 'as', before);
+  return '502 too_long, and as before';
+});

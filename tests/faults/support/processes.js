@@ -1,0 +1,49 @@
+// The processes of a host, from outside.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+
+/** The process and all of its descendants. */
+export function processes(pid) {
+  const all = [pid];
+  for (const one of all) {
+    const tasks = `/proc/${one}/task`;
+    if (!existsSync(tasks)) continue;
+    for (const task of readdirSync(tasks)) {
+      const children = readFileSync(`${tasks}/${task}/children`, 'utf8').trim();
+      if (children) all.push(...children.split(' ').map(Number));
+    }
+  }
+  return all;
+}
+
+const command = (pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+
+/** Those that serve requests: nginx's workers, but those that are on their way out, or the one that there is. */
+export function serving(pid) {
+  const all = processes(pid);
+  const workers = all.filter((one) => command(one).startsWith('nginx: worker process'));
+  if (workers.length > 0) return workers.filter((one) => !command(one).includes('shutting down'));
+  assert.equal(all.length, 1, all.map(command).join('\n'));
+  return all;
+}
+
+/** A line of /proc/PID/status, in bytes. */
+export const memory = (pid, name) =>
+  Number(new RegExp(`^${name}:\\s*(\\d+) kB`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
+
+/** How many files it has open, and the number that the next one would have. */
+export function descriptors(pid) {
+  const open = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
+  let next = 0;
+  while (open.has(next)) next += 1;
+  return { count: open.size, next };
+}
+
+/** Sets a limit of a process (`nofile`, `as`), and gives what it was. */
+export function limit(pid, name, value) {
+  const was = execFileSync('prlimit', ['--pid', `${pid}`, `--${name}`, '--output=SOFT', '--noheadings'], { encoding: 'utf8' }).trim();
+  execFileSync('prlimit', ['--pid', `${pid}`, `--${name}=${value}:`]);
+  return was;
+}
