@@ -18,13 +18,20 @@ export function processes(pid) {
   return all;
 }
 
-const command = (pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+function command(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+  } catch {
+    return '';
+  }
+}
 
 /** Those that serve requests: nginx's workers, but those that are on their way out, or the one that there is. */
 export function serving(pid) {
   const all = processes(pid);
-  const workers = all.filter((one) => command(one).startsWith('nginx: worker process'));
-  if (workers.length > 0) return workers.filter((one) => !command(one).includes('shutting down'));
+  if (all.some((one) => command(one).startsWith('nginx: '))) {
+    return all.filter((one) => /^nginx: worker process *$/.test(command(one)));
+  }
   assert.equal(all.length, 1, all.map(command).join('\n'));
   return all;
 }

@@ -145,13 +145,13 @@ export function scene({ context, fields = {}, environment, url, listen, lifetime
       if (within === 'timeout') assert.ok(answer.took > TIMEOUT - 50 && answer.took < TIMEOUT + SLACK, `${answer.took} ms`);
       else assert.ok(answer.took < Math.min(TIMEOUT, SLACK), `${answer.took} ms`);
     }
-    await here.says(from, reason, detail);
+    const found = await here.says(from, reason, detail);
     here.quiet = performance.now() + 1_050;
     if (calls !== undefined) assert.equal(here.as.calls.filter(({ token }) => token === unknown).length, calls);
     here.as.heal();
     await end();
     await here.isWell(fresh);
-    return `${status} ${[detail].flat()[0].replace(/^failure=/, '').replace('=', ' ')}`;
+    return `${status} ${found.replace(/^failure=/, '').replace('=', ' ')}`;
   };
 
   /** Those who need nobody's answer have theirs. */
@@ -162,15 +162,16 @@ export function scene({ context, fields = {}, environment, url, listen, lifetime
     assertRefused(revoked, 'invalid');
   };
 
-  /** That a line of the log behind `from` names the reason and what went wrong. */
-  here.says = async (from, reason, detail) => {
-    const said = () => here.host.stderr.slice(from).split('\n');
-    const words = [detail].flat();
-    const names = (line) => line.includes(`reason=${reason}`) && words.some((word) => word === undefined || `${line} `.includes(`${word} `));
-    await eventually(`${reason} ${detail} is said`, () => said().some(names), { within: 3_000 }).catch((error) => {
-      throw new Error(`${error.message}\n${said().join('\n')}`);
+  /** That a line of the log behind `from` names the reason and what went wrong, one of several things it may be. Gives that. */
+  here.says = async (from, reason, ...details) => {
+    const words = details.flat();
+    const said = () => here.host.stderr.slice(from).split('\n').filter((line) => line.includes(`reason=${reason}`));
+    const named = () => (words.length === 0 ? said()[0] : words.find((word) => said().some((line) => `${line} `.includes(`${word} `))));
+    const found = await eventually(`${reason} ${words} is said`, named, { within: 3_000 }).catch((error) => {
+      throw new Error(`${error.message}\n${here.host.stderr.slice(from)}`);
     });
     for (const secret of secrets) assert.ok(!here.host.stderr.includes(secret), 'a token or secret is in the log');
+    return found;
   };
   return here;
 }
