@@ -30,6 +30,7 @@ build = {
       ["resty.tokenward.library"] = "lib/resty/tokenward/library.lua",
       ["resty.tokenward.metrics"] = "lib/resty/tokenward/metrics.lua",
       ["resty.tokenward.step"] = "lib/resty/tokenward/step.lua",
+      ["resty.tokenward.socket"] = "lib/resty/tokenward/socket.lua",
       ["resty.tokenward.transport"] = "lib/resty/tokenward/transport.lua",
    },
 }
