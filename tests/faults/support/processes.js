@@ -4,6 +4,8 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 
+import { eventually } from '../../gateway/support/parts.js';
+
 /** The process and all of its descendants. */
 export function processes(pid) {
   const all = [pid];
@@ -49,8 +51,28 @@ export function descriptors(pid) {
 }
 
 /** Sets a limit of a process (`nofile`, `as`), and gives what it was. */
-export function limit(pid, name, value) {
-  const was = execFileSync('prlimit', ['--pid', `${pid}`, `--${name}`, '--output=SOFT', '--noheadings'], { encoding: 'utf8' }).trim();
-  execFileSync('prlimit', ['--pid', `${pid}`, `--${name}=${value}:`]);
+function limit(pid, name, value) {
+  const prlimit = (...more) => execFileSync('prlimit', ['--pid', `${pid}`, ...more], { encoding: 'utf8', stdio: 'pipe' }).trim();
+  const was = prlimit(`--${name}`, '--output=SOFT', '--noheadings');
+  prlimit(`--${name}=${value}:`);
   return was;
+}
+
+/**
+ * Limits what the process may take that serves a host's requests: `value` is a function of its number. A worker of another user's is
+ * replaced by one that has the limit from its master. Gives that process and the function that takes the limit off again.
+ */
+export async function limited(host, name, value) {
+  const [pid] = serving(host.pid);
+  try {
+    const was = limit(pid, name, value(pid));
+    return { pid, lift: () => limit(pid, name, was) };
+  } catch (error) {
+    const master = Number(/^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]);
+    if (!/Operation not permitted/.test(error.stderr) || !command(master).startsWith('nginx: master')) throw error;
+    const was = limit(master, name, value(pid));
+    process.kill(pid, 'SIGKILL');
+    const next = await eventually('there is another worker', () => serving(host.pid).find((one) => one !== pid));
+    return { pid: next, lift: () => limit(master, name, was) };
+  }
 }
