@@ -183,11 +183,11 @@ scenario('its memory is limited', async (t) => {
     socket.write('HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n');
     pour(socket, Buffer.concat([Buffer.from('10000\r\n'), piece, Buffer.from('\r\n')]), 100 * MiB);
   };
-  // 64 answers of 100 MiB at once, and long tokens that nobody has issued.
-  for (const answer of await Promise.all(Array.from({ length: 64 }, () => here.ask(here.as.issue())))) {
+  // 24 answers of 100 MiB at once, and long tokens that nobody has issued.
+  for (const answer of await Promise.all(Array.from({ length: 24 }, () => here.ask(here.as.issue())))) {
     assert.ok([502, 503].includes(answer.status), answer.body);
     assertRefused(answer, answer.status === 502 ? 'unusable' : 'unavailable');
-    assert.ok(answer.took < TIMEOUT + 2 * SLACK, `${answer.took} ms`);
+    assert.ok(answer.took < TIMEOUT + SLACK, `${answer.took} ms`);
   }
   here.as.heal();
   for (let i = 0; i < 10; i++) {

@@ -4,7 +4,7 @@ import net from 'node:net';
 
 import { folder } from '../gateway/support/parts.js';
 import { certificates } from './support/certificates.js';
-import { scenario, scene } from './support/scene.js';
+import { scenario, scene, sleep } from './support/scene.js';
 
 let known;
 const here = scene({
@@ -22,7 +22,10 @@ for (const [title, name] of [
   scenario(title, () =>
     here.endure({
       ...TLS,
-      begin: () => here.as.certificate(known[name]),
+      begin: async () => {
+        here.as.certificate(known[name]);
+        await sleep(200);
+      },
       end: () => here.as.certificate(known.again),
       calls: 0,
     }),
@@ -41,6 +44,8 @@ function instead(serve) {
         serve(socket);
       });
       await new Promise((resume) => server.listen(here.as.port, '127.0.0.1', resume));
+      // By now nobody takes a connection of before for one that can be used.
+      await sleep(200);
     },
     end: async () => {
       const closed = new Promise((resume) => server.close(resume));
