@@ -78,7 +78,7 @@ scenario(
     }
     const seen = await clients.end();
     assert.equal(seen.errors, 0);
-    assert.ok(seen.known > 20 && seen.fresh > 10, JSON.stringify(seen));
+    assert.ok(seen.known > 5 && seen.fresh > 2 && seen.unknown > 2, JSON.stringify(seen));
     await here.host.write(here.config);
     here.host.signal('SIGHUP');
     await eventually('the first consumers are there', async () => (await consumerOf(here.known)) === '2');
@@ -128,7 +128,7 @@ scenario(
 );
 
 scenario('it runs out of file descriptors', async (t) => {
-  const { pid, lift } = await limited(here.host, 'nofile', (pid) => descriptors(pid).next + 24);
+  const { pid, lift } = await limited(here.host, 'nofile', (pid) => descriptors(pid).highest + 24);
   t.after(lift);
   await here.isWell();
   // Clients that have a connection already, and others that take every file that is left.
@@ -183,8 +183,8 @@ scenario('its memory is limited', async (t) => {
     socket.write('HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n');
     pour(socket, Buffer.concat([Buffer.from('10000\r\n'), piece, Buffer.from('\r\n')]), 100 * MiB);
   };
-  // 24 answers of 100 MiB at once, and long tokens that nobody has issued.
-  for (const answer of await Promise.all(Array.from({ length: 24 }, () => here.ask(here.as.issue())))) {
+  // 16 answers of 100 MiB at once, and long tokens that nobody has issued.
+  for (const answer of await Promise.all(Array.from({ length: 16 }, () => here.ask(here.as.issue())))) {
     assert.ok([502, 503].includes(answer.status), answer.body);
     assertRefused(answer, answer.status === 502 ? 'unusable' : 'unavailable');
     assert.ok(answer.took < TIMEOUT + SLACK, `${answer.took} ms`);

@@ -42,12 +42,12 @@ export function serving(pid) {
 export const memory = (pid, name) =>
   Number(new RegExp(`^${name}:\\s*(\\d+) kB`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
 
-/** How many files it has open, and the number that the next one would have. */
+/** The number that its next file would have, and the highest one of those that it has. */
 export function descriptors(pid) {
   const open = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
   let next = 0;
   while (open.has(next)) next += 1;
-  return { count: open.size, next };
+  return { next, highest: Math.max(...open) };
 }
 
 /** Sets a limit of a process (`nofile`, `as`), and gives what it was. */

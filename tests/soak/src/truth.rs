@@ -40,6 +40,7 @@ pub(crate) struct Truth {
     issued: RwLock<HashMap<String, Arc<Token>>>,
     slots: Vec<Mutex<Arc<Token>>>,
     graves: Mutex<VecDeque<Arc<Token>>>,
+    passing: Mutex<VecDeque<Arc<Token>>>,
     generations: Mutex<VecDeque<Generation>>,
     problems: Mutex<Vec<String>>,
     pub(crate) counts: [AtomicUsize; KINDS.len()],
@@ -83,6 +84,13 @@ pub(crate) fn scramble(seed: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// Adds one, and gives the one that has no place any more.
+fn push(ring: &Mutex<VecDeque<Arc<Token>>>, token: Arc<Token>) -> Option<Arc<Token>> {
+    let mut ring = ring.lock();
+    ring.push_back(token);
+    if ring.len() > GRAVES { ring.pop_front() } else { None }
+}
+
 pub(crate) fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
@@ -95,6 +103,7 @@ impl Truth {
             issued: RwLock::default(),
             slots: Vec::new(),
             graves: Mutex::default(),
+            passing: Mutex::default(),
             generations: Mutex::default(),
             problems: Mutex::default(),
             counts: Default::default(),
@@ -145,10 +154,24 @@ impl Truth {
 
     /// It is asked about for a while, and then nobody knows it any more.
     pub(crate) fn bury(&self, token: Arc<Token>) {
-        let mut graves = self.graves.lock();
-        graves.push_back(token);
-        if graves.len() > GRAVES && let Some(oldest) = graves.pop_front() {
-            self.issued.write().remove(&oldest.text);
+        let oldest = push(&self.graves, token);
+        self.forget(oldest);
+    }
+
+    /// One that is good for a while, and nearly always asked about for the first time.
+    pub(crate) fn passing(&self) -> Arc<Token> {
+        let token = self.issue(3600);
+        let oldest = push(&self.passing, Arc::clone(&token));
+        self.forget(oldest);
+        token
+    }
+
+    fn forget(&self, token: Option<Arc<Token>>) {
+        if let Some(token) = token {
+            // A request may be under way with it.
+            let now = self.micros(Instant::now());
+            let _ = token.revoked.compare_exchange(NEVER, now, Ordering::SeqCst, Ordering::SeqCst);
+            self.issued.write().remove(&token.text);
         }
     }
 
