@@ -12,8 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::truth::{
-    ANEW, CONSUMERS, EXPIRED, FAILED, LET_IN, LET_IN_AFTER, MALFORMED, MISSING, REVOKED, TIMEOUT, TTL, Token, Truth, UNKNOWN,
-    scramble, wall,
+    ANEW, CONSUMERS, EXPIRED, FAILED, LET_IN, LET_IN_AFTER, MALFORMED, MISSING, REVOKED, TIMEOUT, TTL, Token, Truth,
+    UNKNOWN, scramble, wall,
 };
 
 /// Nobody waits longer than this for a host.
@@ -82,14 +82,22 @@ struct Answer {
 }
 
 /// Asks. A connection that the host closed before it gave an answer is replaced, and what was asked is asked again.
-async fn ask(truth: &Truth, host: SocketAddr, connection: &mut Option<Connection>, what: &Sent, is_spoofed: bool) -> Option<Answer> {
+async fn ask(
+    truth: &Truth,
+    host: SocketAddr,
+    connection: &mut Option<Connection>,
+    what: &Sent,
+    is_spoofed: bool,
+) -> Option<Answer> {
     for _ in 0..5 {
         let mut request = Request::get("/orders").header("Host", "gateway.example");
         if let Some(value) = what.authorization() {
             request = request.header("Authorization", value);
         }
         if is_spoofed {
-            for (name, value) in [("X-Consumer-ID", "0"), ("X-Consumer-Username", "root"), ("x_credential_scope", "admin")] {
+            for (name, value) in
+                [("X-Consumer-ID", "0"), ("X-Consumer-Username", "root"), ("x_credential_scope", "admin")]
+            {
                 request = request.header(name, value);
             }
             request = request.header("X-Credential-Jti", "spoofed").header("X-Anonymous-Consumer", "true");
@@ -116,7 +124,8 @@ async fn ask(truth: &Truth, host: SocketAddr, connection: &mut Option<Connection
             truth.is_wrong("an answer was cut off".into());
             return None;
         };
-        let challenge = head.headers.get("www-authenticate").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let challenge =
+            head.headers.get("www-authenticate").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         *connection = Some(open);
         return Some(Answer {
             status: head.status,
@@ -207,5 +216,9 @@ fn same(truth: &Truth, token: &Token, answer: &Answer) -> Result<(), String> {
         }
     }
     expected.sort();
-    if told == expected { Ok(()) } else { Err(format!("the upstream was told something else than {}", expected.join(" | "))) }
+    if told == expected {
+        Ok(())
+    } else {
+        Err(format!("the upstream was told something else than {}", expected.join(" | ")))
+    }
 }

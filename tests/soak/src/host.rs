@@ -45,7 +45,15 @@ impl Host {
         let file = folder.join("config.json");
         fs::write(&file, config(truth.write_generation(), endpoint)).unwrap();
         let mut child = Command::new(root.join("examples").join(name).join("run"))
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", &format!("http://{upstream}"), "--config"])
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--upstream",
+                &format!("http://{upstream}"),
+                "--config",
+            ])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -58,7 +66,9 @@ impl Host {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = loop {
             match lines.next_line().await.unwrap() {
-                Some(line) if line.starts_with("ready http://") => break line["ready http://".len()..].parse().unwrap(),
+                Some(line) if line.starts_with("ready http://") => {
+                    break line["ready http://".len()..].parse().unwrap();
+                }
                 Some(_) => {}
                 None => panic!("{name} did not start:\n{}", said.lock()),
             }
@@ -112,7 +122,8 @@ impl Host {
 
     /// The generation whose consumer the upstream is told.
     async fn generation_of(&self, token: &str) -> Option<u64> {
-        let request = format!("GET / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
         let answer = exchange(self.address, &request).await?;
         let line = answer.lines().find(|line| line.starts_with("x-consumer-id: "))?.to_owned();
         line.rsplit('-').next()?.trim().parse().ok()
@@ -163,7 +174,7 @@ impl Host {
         let mut problems = Vec::new();
         match tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await {
             Ok(Ok(status)) if status.success() => {}
-            ended => problems.push(format!("{} did not end well: {ended:?}", self.name)),
+            ended => problems.push(format!("{} did not end well: {ended:?}\n{}", self.name, self.said.lock())),
         }
         let _ = fs::remove_dir_all(&self.folder);
         let said = self.said.lock().clone();

@@ -20,7 +20,8 @@ use crate::truth::{Truth, scramble};
 type Answer = Response<Full<Bytes>>;
 
 /// Credentials of the host: a reload may change them.
-pub(crate) const CREDENTIALS: [&str; 2] = ["Basic Z2F0ZXdheTpzb2FrLXMzY3IzdA==", "Basic Z2F0ZXdheTphbm90aGVyLXMzY3IzdA=="];
+pub(crate) const CREDENTIALS: [&str; 2] =
+    ["Basic Z2F0ZXdheTpzb2FrLXMzY3IzdA==", "Basic Z2F0ZXdheTphbm90aGVyLXMzY3IzdA=="];
 
 async fn serve<F, R>(handle: F) -> SocketAddr
 where
@@ -61,7 +62,7 @@ pub(crate) async fn authorization_server(truth: Arc<Truth>) -> SocketAddr {
             let form = String::from_utf8_lossy(&form);
             let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
             let delay = scramble(token.len() as u64 ^ token.bytes().fold(0, |sum, byte| scramble(sum ^ u64::from(byte))));
-            if delay % 8 == 0 {
+            if delay.is_multiple_of(8) {
                 tokio::time::sleep(Duration::from_millis(delay >> 32 & 15)).await;
             }
             let body = match truth.introspect(token) {

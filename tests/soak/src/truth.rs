@@ -133,7 +133,7 @@ impl Truth {
     /// A token that nobody has issued.
     pub(crate) fn unknown(&self) -> String {
         let number = self.next();
-        let padding = if number % 16 == 0 { "x".repeat(2000) } else { String::new() };
+        let padding = if number.is_multiple_of(16) { "x".repeat(2000) } else { String::new() };
         format!("junk-{number}-{:x}{padding}", scramble(number))
     }
 
