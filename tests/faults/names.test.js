@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 
 import { FAULTS } from './support/interposed.js';
-import { HOST, SLACK, scenario, scene, sleep } from './support/scene.js';
+import { HOST, inTime, scenario, scene, sleep } from './support/scene.js';
 
 let faults;
 const here = scene({
@@ -27,7 +27,7 @@ async function once(names) {
   await forget(names);
   const answer = await here.ask(here.as.issue());
   assert.equal(answer.status, 200, answer.body);
-  assert.ok(answer.took < SLACK, `${answer.took} ms`);
+  inTime(answer);
   if (HOST === 'nginx' && names === FAULTS.IS_NOT_KNOWN) {
     const from = here.host.stderr.length;
     here.host.signal('SIGHUP');

@@ -38,6 +38,15 @@ setInterval(() => {
   tick = now;
 }, 10).unref();
 
+/** A bound that was missed. Whoever misses it each time fails; once, on a machine that does much else, says nothing. */
+class Late extends Error {}
+
+/** That an answer came at once; or, with `timeout`, once that was over and not before. */
+export function inTime({ took, lasted }, { timeout = false, atLeast = timeout } = {}) {
+  assert.ok(!atLeast || lasted > TIMEOUT - 50, `too early: ${lasted} ms`);
+  if (took >= SLACK + (timeout ? TIMEOUT : 0)) throw new Late(`too late: ${took} ms`);
+}
+
 const cells = {};
 after(() => {
   const folder = join(FOLDER, HOST);
@@ -50,7 +59,16 @@ export function scenario(title, body, skip = {}) {
   assert.ok(SCENARIOS.some((one) => one.title === title), `${title} is not in the list`);
   if (Object.hasOwn(skip, HOST)) cells[title] = `does not apply: ${skip[HOST]}`;
   test(`${HOST}: ${title}`, { skip: skip[HOST] ?? false, timeout: 120_000 }, async (t) => {
-    cells[title] = await body(t);
+    for (let turn = 1; ; turn++) {
+      try {
+        cells[title] = await body(t);
+        return;
+      } catch (error) {
+        if (!(error instanceof Late) || turn === 3) throw error;
+        t.diagnostic(`${error.message}: once more`);
+        await sleep(2_000);
+      }
+    }
   });
 }
 
@@ -128,9 +146,9 @@ export function scene({ context, fields = {}, environment, url, listen, lifetime
   here.isWell = async (...tokens) => {
     const all = [here.as.issue(), here.known, ...tokens];
     while (all.length > 0) {
-      for (const { status, body, took } of await Promise.all(all.splice(0, 8).map((token) => here.ask(token)))) {
-        assert.equal(status, 200, body);
-        assert.ok(took < SLACK, `${took} ms`);
+      for (const answer of await Promise.all(all.splice(0, 8).map((token) => here.ask(token)))) {
+        assert.equal(answer.status, 200, answer.body);
+        inTime(answer);
       }
     }
     assertRefused(await here.ask(here.as.unknown()), 'invalid');
@@ -154,8 +172,7 @@ export function scene({ context, fields = {}, environment, url, listen, lifetime
         assert.equal(answer.status, status, `${answer.body}\n${here.host.stderr.slice(from)}`);
         assertRefused(answer, KIND[status]);
         assert.equal(answer.headers['retry-after'], status === 503 ? retryAfter : undefined);
-        if (within === 'timeout') assert.ok(answer.lasted > TIMEOUT - 50 && answer.took < TIMEOUT + SLACK, `${answer.took} ms`);
-        else assert.ok(answer.took < SLACK, `${answer.took} ms`);
+        inTime(answer, { timeout: within === 'timeout' });
       }
       found = await here.says(from, reason, detail);
       if (calls !== undefined) assert.equal(here.as.calls.filter(({ token }) => token === unknown).length, calls);
@@ -172,7 +189,7 @@ export function scene({ context, fields = {}, environment, url, listen, lifetime
   here.bystanders = async () => {
     const [known, revoked] = await Promise.all([here.ask(here.known), here.ask(here.revoked)]);
     assert.equal(known.status, 200, known.body);
-    assert.ok(known.took < SLACK, `${known.took} ms`);
+    inTime(known);
     assertRefused(revoked, 'invalid');
   };
 
