@@ -12,7 +12,7 @@ import { assertRefused } from '../gateway/support/scene.js';
 import { managed } from '../gateway/support/upstream.js';
 import { pour } from './support/authority.js';
 import { descriptors, limited, memory, processes, serving } from './support/processes.js';
-import { CONSUMERS, HOST, inTime, scenario, scene, sleep } from './support/scene.js';
+import { CONSUMERS, HOST, Late, inTime, scenario, scene, sleep } from './support/scene.js';
 
 const MiB = 1_048_576;
 const here = scene({ listen: async () => `127.0.0.1:${await freePort()}` });
@@ -21,12 +21,14 @@ const here = scene({ listen: async () => `127.0.0.1:${await freePort()}` });
 function send(agent, token) {
   const headers = token ? Object.fromEntries([bearer(token)]) : {};
   return new Promise((resume, fail) => {
-    const request = http.get(here.host.url, { agent, headers }, (answer) => {
+    const request = http.get(here.host.url, { agent, headers, timeout: 10_000 }, (answer) => {
       let body = '';
       answer.setEncoding('utf8').on('data', (text) => (body += text));
       answer.on('end', () => resume({ status: answer.statusCode, headers: answer.headers, body, json: () => JSON.parse(body) }));
     });
-    request.on('error', fail);
+    request.on('timeout', () => request.destroy(new Error('no answer within 10 s')));
+    // A host may end a connection that nothing came over for some seconds, which there were none of.
+    request.on('error', (error) => fail(error.code === 'ECONNRESET' ? new Late('a kept connection was gone') : error));
   });
 }
 
@@ -127,21 +129,15 @@ scenario(
   { gateway: ONE_PROCESS, python: ONE_PROCESS, node: ONE_PROCESS },
 );
 
-scenario('it runs out of file descriptors', async (t) => {
-  const { pid, lift } = await limited(here.host, 'nofile', (pid) => descriptors(pid).highest + 24);
-  t.after(lift);
-  await here.isWell();
-  // Clients that have a connection already, and others that take every file that is left.
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
+/** With every number for a file taken that the host may use, by clients of `agent` and by others. */
+async function exhausted(agent, idle, { pid }) {
   const all = (token) => Promise.all(Array.from({ length: 8 }, () => send(agent, token?.())));
   for (const { status } of await all()) assert.equal(status, 401);
   here.as.cut();
   await sleep(300);
-  const idle = [];
-  t.after(() => [agent, ...idle].forEach((one) => one.destroy()));
   const most = Number(/^Max open files\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'utf8'))[1]);
   await eventually('every number below the limit is taken', () => {
-    if (descriptors(pid).next >= most) return true;
+    if (descriptors(pid) >= most) return true;
     idle.push(net.connect(new URL(here.host.url).port, '127.0.0.1').on('error', () => {}));
     return false;
   });
@@ -150,23 +146,40 @@ scenario('it runs out of file descriptors', async (t) => {
   // A kept connection that turns out to be closed leaves its place to one question, which takes its time.
   here.as.fault = ({ socket, honest }) => setTimeout(() => socket.write(Buffer.concat([honest.head, honest.body])), 300);
   const answers = await all(() => tokens[tokens.push(here.as.issue()) - 1]);
-  here.as.heal();
   const refused = answers.filter(({ status }) => status !== 200);
   assert.ok(refused.length > 0);
   for (const answer of refused) assertRefused(answer, 'unavailable');
   await here.says(from, 'endpoint_unreachable', 'failure=connect');
-  // Somebody new has to wait, or is turned away.
-  const late = here.ask(here.known).catch(({ code }) => ({ code }));
-  await sleep(300);
-  for (const one of [agent, ...idle]) one.destroy();
-  // A host that could take no connection tries again after a while: nginx after 0.5 s, Python's event loop after 1 s.
-  await eventually('somebody is let in', () => here.ask(here.known).catch(({ code }) => assert.equal(code, 'ECONNRESET')), {
-    within: 2_000,
-  });
-  await here.isWell(...tokens);
-  const { status, code } = await late;
-  assert.ok(status === 200 || code === 'ECONNRESET', `${status} ${code}`);
-  assert.deepEqual(serving(here.host.pid), [pid]);
+  return tokens;
+}
+
+scenario('it runs out of file descriptors', async () => {
+  const host = await limited(here.host, 'nofile', (pid) => descriptors(pid, 25));
+  // Clients that have a connection already, and others that take every file that is left.
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
+  const idle = [];
+  const leave = () => [agent, ...idle].forEach((one) => one.destroy());
+  try {
+    await here.isWell();
+    const tokens = await exhausted(agent, idle, host);
+    here.as.heal();
+    // Somebody new has to wait, or is turned away.
+    const late = here.ask(here.known).catch(({ code }) => ({ code }));
+    await sleep(300);
+    leave();
+    // A host that could take no connection tries again after a while: nginx after 0.5 s, Python's event loop after 1 s.
+    await eventually('somebody is let in', () => here.ask(here.known).catch(({ code }) => assert.equal(code, 'ECONNRESET')), {
+      within: 2_000,
+    });
+    await here.isWell(...tokens);
+    const { status, code } = await late;
+    assert.ok(status === 200 || code === 'ECONNRESET', `${status} ${code}`);
+    assert.deepEqual(serving(here.host.pid), [host.pid]);
+  } finally {
+    here.as.heal();
+    leave();
+    host.lift();
+  }
   return '503 connect';
 });
 

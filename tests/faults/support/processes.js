@@ -42,12 +42,12 @@ export function serving(pid) {
 export const memory = (pid, name) =>
   Number(new RegExp(`^${name}:\\s*(\\d+) kB`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
 
-/** The number that its next file would have, and the highest one of those that it has. */
-export function descriptors(pid) {
+/** The number below which so many are left for files. */
+export function descriptors(pid, free = 1) {
   const open = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
-  let next = 0;
-  while (open.has(next)) next += 1;
-  return { next, highest: Math.max(...open) };
+  let number = -1;
+  while (free > 0) if (!open.has((number += 1))) free -= 1;
+  return number;
 }
 
 /** Sets a limit of a process (`nofile`, `as`), and gives what it was. */

@@ -39,7 +39,7 @@ setInterval(() => {
 }, 10).unref();
 
 /** A bound that was missed. Whoever misses it each time fails; once, on a machine that does much else, says nothing. */
-class Late extends Error {}
+export class Late extends Error {}
 
 /** That an answer came at once; or, with `timeout`, once that was over and not before. */
 export function inTime({ took, lasted }, { timeout = false, atLeast = timeout } = {}) {
