@@ -33,9 +33,10 @@ function send(agent, token) {
 }
 
 /** Clients that ask and ask: about a token that is known, new ones, bad ones. `end` gives how often each thing came of it. */
-function load(clients = 6) {
+function load(t, clients = 6) {
   const seen = { errors: 0 };
   let going = true;
+  t.after(() => (going = false));
   const loops = Array.from({ length: clients }, async (_, i) => {
     for (let n = i; going; n++) {
       const kind = ['known', 'known', 'fresh', 'unknown'][n % 4];
@@ -68,8 +69,8 @@ const consumerOf = async (token) => managed((await here.ask(token)).json())['x-c
 
 scenario(
   'the configuration is reloaded under load',
-  async () => {
-    const clients = load();
+  async (t) => {
+    const clients = load(t);
     for (let i = 1; i <= 5; i++) {
       await sleep(100);
       const consumers = CONSUMERS.map((one) => ({ ...one, id: `${one.id}-${i}` }));
@@ -90,10 +91,10 @@ scenario(
   { openresty: 'it is configured once, when it starts' },
 );
 
-scenario('it is killed under load, and started again', async () => {
+scenario('it is killed under load, and started again', async (t) => {
   const revoked = here.as.issue('bob');
   assert.equal((await here.ask(revoked)).status, 200);
-  const clients = load();
+  const clients = load(t);
   await sleep(200);
   const all = processes(here.host.pid);
   for (const pid of all) process.kill(pid, 'SIGKILL');
@@ -114,8 +115,8 @@ scenario('it is killed under load, and started again', async () => {
 const ONE_PROCESS = 'it is one process';
 scenario(
   'its worker is killed under load',
-  async () => {
-    const clients = load();
+  async (t) => {
+    const clients = load(t);
     await sleep(200);
     const [worker] = serving(here.host.pid);
     process.kill(worker, 'SIGKILL');
