@@ -84,7 +84,8 @@ export function scene({ context, fields = {}, environment, url, listen, lifetime
   before(async () => {
     here.as = await Authority.start({ context: typeof context === 'function' ? await context(until) : context });
     if (lifetime) here.as.lifetime = lifetime;
-    here.upstream = await startUpstream();
+    // Longer than any host keeps one: that it closes one just before it is used again is no fault of this list.
+    here.upstream = await startUpstream({ idle: 120_000 });
     here.config = {
       introspection_url: url?.(here.as) ?? here.as.url,
       authorization_value: AUTHORIZATION,
