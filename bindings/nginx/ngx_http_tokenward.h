@@ -153,6 +153,7 @@ struct ngx_http_tokenward_ctx_s {
     unsigned                       replacing:1; /* the body of a refusal */
     unsigned                       replaced:1;
     unsigned                       tail_used:1;
+    unsigned                       failed:1;    /* a connection, just now */
 
     /* from here on it is not set to zero */
 
@@ -179,8 +180,12 @@ struct ngx_http_tokenward_call_s {
     void                         (*finalize_request)(ngx_http_request_t *r,
                                        ngx_int_t rc);
 
+    ngx_http_upstream_srv_conf_t  *upstream;    /* the location's, of a retry */
+    ngx_event_get_peer_pt          get_peer;
+
     unsigned                       answered:1;  /* a header section was read */
     unsigned                       over:1;
+    unsigned                       fresh:1;     /* over a new connection */
 };
 
 

@@ -20,6 +20,10 @@ static ngx_int_t ngx_http_tokenward_call_shape(ngx_http_tokenward_call_t *call,
 static void ngx_http_tokenward_call_broken(ngx_http_request_t *r);
 static void ngx_http_tokenward_call_timeout(ngx_event_t *ev);
 static ngx_int_t ngx_http_tokenward_call_content(ngx_http_request_t *r);
+static ngx_int_t ngx_http_tokenward_call_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+static ngx_int_t ngx_http_tokenward_call_get_peer(ngx_peer_connection_t *pc,
+    void *data);
 static ngx_int_t ngx_http_tokenward_call_create_request(ngx_http_request_t *r);
 static ngx_int_t ngx_http_tokenward_call_process_header(ngx_http_request_t *r);
 static void ngx_http_tokenward_call_finalize(ngx_http_request_t *r,
@@ -31,6 +35,12 @@ static void ngx_http_tokenward_call_stop(ngx_http_tokenward_call_t *call,
     ngx_uint_t failure);
 static void ngx_http_tokenward_call_refuse(ngx_http_tokenward_call_t *call,
     const char *why);
+
+
+typedef struct {
+    ngx_http_upstream_conf_t       conf;    /* first: this is u->conf */
+    ngx_http_tokenward_call_t     *call;
+} ngx_http_tokenward_call_conf_t;
 
 
 static ngx_str_t  ngx_http_tokenward_post = ngx_string("POST");
@@ -59,6 +69,7 @@ ngx_http_tokenward_call(ngx_http_tokenward_ctx_t *ctx,
 
     call->ctx = ctx;
     call->conf = conf;
+    call->fresh = ctx->failed;
     call->limit = ngx_max(ctx->source->reply_bytes,
                           ctx->source->reply_bytes + 1);
 
@@ -82,6 +93,7 @@ ngx_http_tokenward_call(ngx_http_tokenward_ctx_t *ctx,
 
     ctx->call = call;
     ctx->woken = 0;
+    ctx->failed = 0;
 
     /* it is queued only: nothing has looked at it yet */
 
@@ -290,11 +302,13 @@ ngx_http_tokenward_call_preaccess(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_tokenward_call_content(ngx_http_request_t *r)
 {
-    ngx_int_t                   rc;
-    ngx_http_upstream_t        *u;
-    ngx_http_upstream_conf_t   *ucf;
-    ngx_http_core_loc_conf_t   *clcf;
-    ngx_http_tokenward_call_t  *call;
+    ngx_int_t                        rc;
+    ngx_http_upstream_t             *u;
+    ngx_http_upstream_conf_t        *ucf;
+    ngx_http_core_loc_conf_t        *clcf;
+    ngx_http_tokenward_call_t       *call;
+    ngx_http_upstream_srv_conf_t    *uscf;
+    ngx_http_tokenward_call_conf_t  *conf;
 
     call = ngx_http_tokenward_call_of(r);
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
@@ -348,10 +362,13 @@ ngx_http_tokenward_call_content(ngx_http_request_t *r)
 
 #endif
 
-    ucf = ngx_palloc(r->pool, sizeof(ngx_http_upstream_conf_t));
-    if (ucf == NULL) {
+    conf = ngx_palloc(r->pool, sizeof(ngx_http_tokenward_call_conf_t));
+    if (conf == NULL) {
         goto refused;
     }
+
+    ucf = &conf->conf;
+    conf->call = call;
 
     /*
      * Answers about tokens are cached by nobody else, reach no disk, and do
@@ -371,6 +388,19 @@ ngx_http_tokenward_call_content(ngx_http_request_t *r)
     ucf->ignore_client_abort = 1;
     ucf->ignore_headers = ~(ngx_uint_t) 0;
     ucf->limit_rate = 0;
+
+    if (call->fresh && ucf->upstream) {
+        uscf = ngx_palloc(r->pool, sizeof(ngx_http_upstream_srv_conf_t));
+        if (uscf == NULL) {
+            goto refused;
+        }
+
+        call->upstream = ucf->upstream;
+
+        *uscf = *ucf->upstream;
+        uscf->peer.init = ngx_http_tokenward_call_init_peer;
+        ucf->upstream = uscf;
+    }
 
     u->conf = ucf;
     u->buffering = 0;
@@ -396,6 +426,82 @@ refused:
     ngx_http_finalize_request(r, NGX_DONE);
 
     return NGX_HTTP_BAD_GATEWAY;
+}
+
+
+/*
+ * What is tried again goes over a new connection: those that are kept may all
+ * be as dead as the one that failed.
+ */
+
+static ngx_int_t
+ngx_http_tokenward_call_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_int_t                   rc;
+    ngx_http_tokenward_call_t  *call;
+
+    call = ngx_http_tokenward_call_of(r);
+
+    if (call == NULL) {
+        return NGX_ERROR;
+    }
+
+    rc = call->upstream->peer.init(r, call->upstream);
+
+    if (rc == NGX_OK) {
+        call->get_peer = r->upstream->peer.get;
+        r->upstream->peer.get = ngx_http_tokenward_call_get_peer;
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_tokenward_call_get_peer(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_int_t                        rc;
+    ngx_pool_t                      *pool;
+    ngx_connection_t                *c;
+    ngx_http_upstream_t             *u;
+    ngx_http_tokenward_call_conf_t  *conf;
+
+    u = (ngx_http_upstream_t *)
+            ((u_char *) pc - offsetof(ngx_http_upstream_t, peer));
+    conf = (ngx_http_tokenward_call_conf_t *) u->conf;
+
+    rc = conf->call->get_peer(pc, data);
+
+    if (rc != NGX_DONE || pc->connection == NULL) {
+        return rc;
+    }
+
+    /* a kept one: closed as nginx does, and the same address connected to */
+
+    c = pc->connection;
+    pc->connection = NULL;
+    pc->cached = 0;
+
+#if (NGX_HTTP_SSL)
+
+    if (c->ssl) {
+        c->ssl->no_wait_shutdown = 1;
+        c->ssl->no_send_shutdown = 1;
+
+        (void) ngx_ssl_shutdown(c);
+    }
+
+#endif
+
+    pool = c->pool;
+    ngx_close_connection(c);
+
+    if (pool) {
+        ngx_destroy_pool(pool);
+    }
+
+    return NGX_OK;
 }
 
 

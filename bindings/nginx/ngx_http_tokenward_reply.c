@@ -145,6 +145,9 @@ ngx_http_tokenward_call_reply(ngx_http_tokenward_ctx_t *ctx)
     reply.struct_size = sizeof(tokenward_reply);
     reply.failure = call->failure;
 
+    ctx->failed = (call->failure == TOKENWARD_FAILURE_CONNECT
+                   || call->failure == TOKENWARD_FAILURE_CLOSED);
+
     if (call->failure == TOKENWARD_FAILURE_NONE) {
         n = 0;
 

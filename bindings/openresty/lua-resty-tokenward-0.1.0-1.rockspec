@@ -30,6 +30,7 @@ build = {
       ["resty.tokenward.metrics"] = "lib/resty/tokenward/metrics.lua",
       ["resty.tokenward.passed"] = "lib/resty/tokenward/passed.lua",
       ["resty.tokenward.step"] = "lib/resty/tokenward/step.lua",
+      ["resty.tokenward.socket"] = "lib/resty/tokenward/socket.lua",
       ["resty.tokenward.transport"] = "lib/resty/tokenward/transport.lua",
    },
 }

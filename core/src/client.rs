@@ -111,12 +111,13 @@ impl Client {
             reply_bytes: config.settings.reply_bytes,
             connections: config.settings.concurrent,
         };
-        Ok(Self { agent: ArcSwap::from_pointee(settings.agent()), settings })
+        Ok(Self { agent: ArcSwap::from_pointee(settings.agent(settings.keepalive)), settings })
     }
 
     /// Makes the call, within the time that is left for it.
     fn call(&self, outbound: &Outbound, left: Duration) -> Result<Answer, Failure> {
-        let agent = self.agent();
+        // A connection that was kept may be as dead as the one that the attempt before failed on.
+        let agent = if outbound.is_retry() { self.settings.agent(Duration::ZERO).agent } else { self.agent() };
         let mut request = agent.post(outbound.url()).config().timeout_global(Some(left)).build();
         for (name, value) in outbound.headers() {
             request = request.header(name, value);
@@ -141,7 +142,7 @@ impl Client {
             return owned.agent.clone();
         }
         drop(owned);
-        let fresh = self.settings.agent();
+        let fresh = self.settings.agent(self.settings.keepalive);
         let agent = fresh.agent.clone();
         let inherited = self.agent.swap(Arc::new(fresh));
         if inherited.process == process {
@@ -160,15 +161,15 @@ impl fmt::Debug for Client {
 }
 
 impl Settings {
-    fn agent(&self) -> OwnedAgent {
-        let connections = if self.keepalive.is_zero() { 0 } else { self.connections };
+    fn agent(&self, keepalive: Duration) -> OwnedAgent {
+        let connections = if keepalive.is_zero() { 0 } else { self.connections };
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
             .user_agent("")
-            .max_idle_age(self.keepalive)
+            .max_idle_age(keepalive)
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
             .tls_config(TlsConfig::builder().root_certs(self.roots.clone()).build())

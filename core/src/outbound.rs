@@ -53,10 +53,11 @@ pub struct Outbound {
     about: Option<About>,
     body: Zeroizing<String>,
     pub(crate) time_left: Duration,
+    is_retry: bool,
 }
 
 impl Outbound {
-    pub(crate) fn new(endpoint: &Arc<Endpoint>, question: &Question, time_left: Duration) -> Self {
+    pub(crate) fn new(endpoint: &Arc<Endpoint>, question: &Question, time_left: Duration, is_retry: bool) -> Self {
         let mut body = Zeroizing::new(String::with_capacity(form_length(endpoint, question)));
         parameter(&mut body, "token", question.token());
         if let Some(hint) = &endpoint.token_type_hint {
@@ -65,7 +66,7 @@ impl Outbound {
         for (name, value) in &endpoint.params {
             parameter(&mut body, name, value.expose().as_bytes());
         }
-        Self { endpoint: Arc::clone(endpoint), about: question.about.clone(), body, time_left }
+        Self { endpoint: Arc::clone(endpoint), about: question.about.clone(), body, time_left, is_retry }
     }
 
     /// `POST`.
@@ -109,6 +110,13 @@ impl Outbound {
     #[must_use]
     pub const fn time_left(&self) -> Duration {
         self.time_left
+    }
+
+    /// Whether the attempt before this one failed with `connect` or `closed`. Such a call goes over a new connection: those that are
+    /// kept may all be as dead as the one that it failed on, behind a firewall that forgot them, say, and `retry.attempts` are few.
+    #[must_use]
+    pub const fn is_retry(&self) -> bool {
+        self.is_retry
     }
 }
 

@@ -416,6 +416,19 @@ fn a_host_without_room_refuses_all_who_wait_and_the_next_asks_again() {
 }
 
 #[test]
+fn what_is_tried_again_is_marked_as_that() {
+    let introspector = introspector(CONFIG);
+    let Step::Introspect(first) = begin(&introspector, "abc", at(1)) else { panic!() };
+    assert!(!first.outbound().is_retry());
+    let Step::Introspect(second) = first.resume(Reply::Failed(Failure::Closed), at(1)) else { panic!() };
+    assert!(second.outbound().is_retry());
+    let Step::Done(_) = second.resume(Reply::Failed(Failure::Closed), at(1)) else { panic!() };
+    // The next request's question is a first one.
+    let Step::Introspect(next) = begin(&introspector, "abc", at(1)) else { panic!() };
+    assert!(!next.outbound().is_retry());
+}
+
+#[test]
 fn a_request_whose_body_is_needed_and_was_not_read_begins_nothing() {
     const BODY: &str =
         r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "profile": "kong"}"#;

@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
 import sys
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
@@ -190,9 +192,26 @@ class Server(uvicorn.Server):
         self.on_ready()
 
 
+class Listener(socket.socket):
+    """Without a descriptor for a connection, asyncio tries as often as its backlog says before it goes on, and logs each time: seconds in
+    which nobody is served. Here it tries once, and again when it takes up the socket after a second."""
+
+    _full_until = 0.0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if time.monotonic() < self._full_until:
+            raise BlockingIOError
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._full_until = time.monotonic() + 0.5
+            raise
+
+
 def bound(address: str) -> tuple[socket.socket, str]:
     host, _, port = address.rpartition(":")
-    accepting = socket.create_server((host.strip("[]"), int(port)), backlog=1024)
+    accepting = Listener(fileno=socket.create_server((host.strip("[]"), int(port)), backlog=1024).detach())
     name: Any = accepting.getsockname()
     return accepting, f"http://{host}:{name[1]}"
 

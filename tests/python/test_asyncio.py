@@ -421,3 +421,36 @@ def test_a_thread_outlives_whatever_a_caller_does(endpoint):
         time.sleep(0.1)
     assert over.wait(5)
     assert len(introspector._executor._running) == 1
+
+
+def test_connections_that_are_all_dead_when_they_are_used_again_cost_no_request(make, run):
+    body = b'{"active":true,"username":"alice"}'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    dead = []
+
+    async def serve(reader, writer):
+        """Answers once; whoever comes back to the connection finds it closed."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            await asyncio.sleep(0.3 if len(dead) == 0 else 0)
+            writer.write(answer)
+            if await reader.read(1):
+                dead.append(writer)
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def main():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        introspector = make(introspection_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout=5000)
+        kept = await asyncio.gather(*(introspector.authenticate_async(bearer(f"kept-{number}")) for number in range(4)))
+        later = [await introspector.authenticate_async(bearer(f"later-{number}")) for number in range(8)]
+        await closed(introspector)
+        server.close()
+        return kept + later
+
+    assert [type(decision) for decision in run(main())] == [Allow] * 12
+    assert dead

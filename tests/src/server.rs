@@ -23,6 +23,8 @@ pub enum Act {
 pub struct Got {
     pub head: String,
     pub body: String,
+    /// Which one it is on its connection, from 1 on.
+    pub nth: usize,
 }
 
 pub struct Server {
@@ -69,7 +71,10 @@ impl Server {
 
 fn serve(mut stream: TcpStream, act: &dyn Fn(&Got) -> Act, requests: &AtomicUsize) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    while let Some(got) = read(&mut stream)? {
+    let mut nth = 0;
+    while let Some(mut got) = read(&mut stream)? {
+        nth += 1;
+        got.nth = nth;
         requests.fetch_add(1, Ordering::SeqCst);
         match act(&got) {
             Act::Send(bytes) => stream.write_all(&bytes)?,
@@ -105,7 +110,7 @@ fn read(stream: &mut TcpStream) -> std::io::Result<Option<Got>> {
         .map_or(0, |value| value.parse().expect("a length"));
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Some(Got { head, body: String::from_utf8_lossy(&body).into_owned() }))
+    Ok(Some(Got { head, body: String::from_utf8_lossy(&body).into_owned(), nth: 0 }))
 }
 
 /// A 200 with this JSON body.

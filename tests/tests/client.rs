@@ -117,6 +117,28 @@ fn a_connection_closed_between_requests_does_not_surface() {
 }
 
 #[test]
+fn connections_that_are_all_dead_when_they_are_used_again_cost_no_request() {
+    let server = Server::start(|got| {
+        if got.nth > 1 {
+            return Act::SendAndClose(Vec::new());
+        }
+        thread::sleep(Duration::from_millis(100));
+        Act::Send(echo(&got.body))
+    });
+    let introspector = introspector(&server.url(), "");
+    thread::scope(|scope| {
+        for n in 0..4 {
+            let introspector = &introspector;
+            scope.spawn(move || assert!(authenticate(introspector, &format!("kept{n}")).is_allow()));
+        }
+    });
+    for n in 0..8 {
+        assert!(authenticate(&introspector, &format!("later{n}")).is_allow(), "{n}");
+    }
+    assert!(server.requests() > 12, "no connection was used again");
+}
+
+#[test]
 fn what_goes_wrong_is_told_apart() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = introspector(&format!("http://{closed}/"), "");

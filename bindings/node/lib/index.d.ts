@@ -287,6 +287,8 @@ export class Exchange extends UnfinishedStep {
   readonly headers: [name: string, value: string][];
   /** The form. */
   readonly body: string;
+  /** Whether the attempt before failed with `connect` or `closed`: this one goes over a new connection, no kept one. */
+  readonly isRetry: boolean;
   /** Hands the answer over. */
   reply(response: { status: number; headers?: HeadersLike | undefined; body?: Uint8Array | string | undefined }): Step;
   /** Says how the call failed. */

@@ -135,6 +135,8 @@ export interface OutboundInfo {
   body: string
   /** Milliseconds. */
   timeLeft: number
+  /** Whether the call goes over a new connection. */
+  isRetry: boolean
 }
 
 /** What is an allow's alone. */

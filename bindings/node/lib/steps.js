@@ -87,6 +87,10 @@ class Exchange extends Step {
     return Math.min(this.#look().timeLeft, super.timeLeft);
   }
 
+  get isRetry() {
+    return this.#look().isRetry;
+  }
+
   get method() {
     return this.#look().method;
   }

@@ -16,7 +16,7 @@ class Failed extends Error {
 const DNS = new Set(['ENOTFOUND', 'EAI_AGAIN', 'EAI_FAIL', 'EAI_NODATA', 'EAI_NONAME', 'ENODATA', 'ESERVFAIL']);
 const CONNECT = new Set([
   'ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN', 'EADDRNOTAVAIL', 'ENETDOWN', 'EACCES', 'EPERM', 'ENOENT',
-  'UND_ERR_CONNECT_TIMEOUT', 'ETIMEDOUT',
+  'UND_ERR_CONNECT_TIMEOUT', 'ETIMEDOUT', 'EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM',
 ]);
 const TLS = /^(?:ERR_(?:TLS|SSL|OSSL)|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH|EPROTO$)/;
 const PROTOCOL = /^(?:HPE_|ERR_INVALID|UND_ERR_(?:INVALID_ARG|HEADERS_OVERFLOW|NOT_SUPPORTED|RESPONSE_STATUS|REQ_CONTENT|RES_CONTENT))/;
@@ -56,8 +56,8 @@ async function call(exchange, send, limit, signal) {
   signal?.addEventListener('abort', stop, { once: true });
   try {
     signal?.throwIfAborted();
-    const { method, url, headers, body } = exchange;
-    const sent = send({ method, url, headers, body, signal: controller.signal, limit });
+    const { method, url, headers, body, isRetry } = exchange;
+    const sent = send({ method, url, headers, body, isRetry, signal: controller.signal, limit });
     return await Promise.race([sent, stopped]);
   } catch (error) {
     if (signal?.aborted) throw signal.reason;
@@ -112,12 +112,12 @@ const byDispatcher = (dispatcher) => async ({ method, url, headers, body, signal
   return { status: response.statusCode, headers: response.headers, body: await read(response.body, limit) };
 };
 
-/** By Node's own client, for certificate authorities of the configuration. */
+/** By Node's own client, for certificate authorities of the configuration, and where a connection has to be a new one. */
 function byAgent({ keepalive, roots }) {
-  const options = { keepAlive: keepalive > 0, timeout: keepalive > 0 ? keepalive : undefined, ca: roots };
-  const agent = new https.Agent(options);
-  const plain = new http.Agent({ ...options, ca: undefined });
-  return ({ method, url, headers, body, signal, limit }) =>
+  const agents = (options) => ({ 'https:': new https.Agent({ ...options, ca: roots }), 'http:': new http.Agent(options) });
+  const fresh = agents({ keepAlive: false });
+  const kept = keepalive > 0 ? agents({ keepAlive: true, timeout: keepalive }) : fresh;
+  return ({ method, url, headers, body, isRetry, signal, limit }) =>
     new Promise((resolve, fail) => {
       const isTls = url.startsWith('https:');
       const lines = [...headers, ['Content-Length', String(Buffer.byteLength(body))]];
@@ -125,7 +125,7 @@ function byAgent({ keepalive, roots }) {
         method,
         // Flat, since an object keeps no two lines of one name.
         headers: ['Host', new URL(url).host, ...lines.flat()],
-        agent: isTls ? agent : plain,
+        agent: (isRetry ? fresh : kept)[isTls ? 'https:' : 'http:'],
         signal,
       });
       // The agent's idle time is no limit on an answer.
@@ -155,7 +155,27 @@ function transport({ fetch, dispatcher }, endpoint) {
   if (dispatcher !== undefined) return byDispatcher(dispatcher);
   if (endpoint.roots) return byAgent(endpoint);
   // Looked up at each call: whoever replaces the global one means it.
-  return byFetch((url, init) => globalThis.fetch(url, init));
+  const usual = byFetch((url, init) => globalThis.fetch(url, init));
+  const single = byAgent({ keepalive: 0 });
+  const own = ownDispatcher();
+  const isOwn = () => globalThis.fetch === FETCH && own !== undefined && globalThis[DISPATCHER] === own;
+  // `fetch` can be given no new connection, and may have many that are dead alike.
+  return (outgoing) => (outgoing.isRetry && isOwn() ? single : usual)(outgoing);
+}
+
+const FETCH = globalThis.fetch;
+/** Where the built-in `fetch` and every undici keep what makes the connections: a proxy, it may be, that somebody has set. */
+const DISPATCHER = Symbol.for('undici.globalDispatcher.1');
+let own;
+
+/** The built-in's own one, if it is known to be that. */
+function ownDispatcher() {
+  if (globalThis[DISPATCHER] === undefined) {
+    // Node loads its undici with the first use of any part of it.
+    void globalThis.Response;
+    own = globalThis[DISPATCHER];
+  }
+  return own;
 }
 
 module.exports = { Failed, call, failureOf, transport };

@@ -145,6 +145,8 @@ pub struct OutboundInfo {
     pub body: String,
     /// Milliseconds.
     pub time_left: f64,
+    /// Whether the call goes over a new connection.
+    pub is_retry: bool,
 }
 
 /// The counters at a moment. All but the last five only grow.

@@ -175,6 +175,7 @@ impl NativeIntrospector {
                 headers: outbound.headers().flat_map(|(name, value)| [name.into(), value.into()]).collect(),
                 body: outbound.body().to_owned(),
                 time_left: outbound.time_left().as_secs_f64() * 1000.0,
+                is_retry: outbound.is_retry(),
             })
         })?
     }

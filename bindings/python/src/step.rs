@@ -127,6 +127,12 @@ impl Introspect {
         self.0.look(|exchange| exchange.outbound().time_left().as_secs_f64())
     }
 
+    /// Whether the attempt before failed with `connect` or `closed`: this one goes over a new connection, no kept one.
+    #[getter]
+    fn is_retry(&self) -> PyResult<bool> {
+        self.0.look(|exchange| exchange.outbound().is_retry())
+    }
+
     /// What is left of it now, by this machine's clock, in seconds; 0 if it is over.
     fn remaining(&self) -> PyResult<f64> {
         self.0.look(|exchange| {

@@ -121,7 +121,7 @@ impl Context {
         // No more than `timeout`, even if the clock went back.
         let left = self.deadline.saturating_sub(now.mono).min(self.state.config.settings.timeout);
         let time_left = duration(left);
-        let outbound = Box::new(Outbound::new(&self.state.config.endpoint, &self.question, time_left));
+        let outbound = Box::new(Outbound::new(&self.state.config.endpoint, &self.question, time_left, attempt > 1));
         Step::Introspect(Exchange {
             asking: Some(Box::new(Asking { context: self, flight, asked: now, attempt })),
             outbound,

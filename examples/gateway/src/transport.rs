@@ -24,9 +24,13 @@ use tower_service::Service;
 /// Makes the calls that the introspector asks for. It follows no redirect and knows no proxy.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    client: Pooled,
+    /// Without connections of before, for what a connection of before failed at.
+    fresh: Pooled,
     reply_bytes: usize,
 }
+
+type Pooled = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
 /// A complete answer.
 struct Answer {
@@ -54,12 +58,15 @@ impl Transport {
         client.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         // Whether to ask again is the core's decision, which counts attempts and time.
         client.retry_canceled_requests(false);
+        let mut fresh = client.clone();
+        fresh.pool_max_idle_per_host(0);
         if config.keepalive().is_zero() {
             client.pool_max_idle_per_host(0);
         } else {
             client.pool_idle_timeout(config.keepalive());
         }
-        Ok(Self { client: client.build(connector), reply_bytes: config.reply_bytes() })
+        let fresh = fresh.build(connector.clone());
+        Ok(Self { client: client.build(connector), fresh, reply_bytes: config.reply_bytes() })
     }
 
     /// Makes the call and hands its outcome over. Whoever drops this future gives the question to another request.
@@ -79,7 +86,8 @@ impl Transport {
     async fn call(&self, outbound: &Outbound) -> Result<Answer, Failure> {
         // The core has judged URL and headers; what hyper cannot send all the same was not sent.
         let request = request(outbound).ok_or(Failure::Protocol)?;
-        let (parts, body) = self.client.request(request).await.map_err(|error| failure(&error))?.into_parts();
+        let client = if outbound.is_retry() { &self.fresh } else { &self.client };
+        let (parts, body) = client.request(request).await.map_err(|error| failure(&error))?.into_parts();
         let body = self.read(body).await?;
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }

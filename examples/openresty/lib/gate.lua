@@ -25,7 +25,8 @@ function _M.start()
         document = document,
         metrics = "tokenward",
         target_variable = "tokenward_target",
-        transport = settings.transport,
+        transport = "socket",
+        address = settings.address,
         context = settings.context,
     }))
 end

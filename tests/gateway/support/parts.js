@@ -1,6 +1,7 @@
 // Small things that every test needs: waiting without sleeping, folders, and what must never be seen in a log.
 
 import { mkdtemp, rm } from 'node:fs/promises';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -39,6 +40,23 @@ export function listen(server, port = 0) {
       resume(server.address().port);
     });
   });
+}
+
+// Below the ports that the system gives to whoever asks for any: none of them is taken between two uses of one.
+let next = 12_000 + ((process.pid * 37) % 18_000);
+
+/** A port that is free now. */
+export async function freePort() {
+  for (;;) {
+    const server = net.createServer();
+    try {
+      const port = await listen(server, next++);
+      await new Promise((resume) => server.close(resume));
+      return port;
+    } catch (error) {
+      if (error.code !== 'EADDRINUSE') throw error;
+    }
+  }
 }
 
 /** Ends a server and every connection to it. */

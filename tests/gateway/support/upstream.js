@@ -10,9 +10,10 @@ import { close, listen } from './parts.js';
  * answered with `{ method, url, headers, length, sha256, body }`, `body` being text and left out beyond 64 KiB.
  *
  * `/cacheable...` is answered with `Cache-Control: public, max-age=60`; `/held...` only once `release()` was called. A
- * client that wants to change to another protocol is kept in `upgrades`, may, and gets back every byte.
+ * client that wants to change to another protocol is kept in `upgrades`, may, and gets back every byte. Connections are kept for `idle`
+ * milliseconds.
  */
-export async function startUpstream() {
+export async function startUpstream({ idle = 1_000 } = {}) {
   const upstream = { requests: [], upgrades: [] };
   const held = new Promise((resume) => (upstream.release = resume));
   const server = http.createServer(async (incoming, answer) => {
@@ -42,7 +43,7 @@ export async function startUpstream() {
     );
     socket.pipe(socket);
   });
-  server.keepAliveTimeout = 1_000;
+  server.keepAliveTimeout = idle;
   upstream.url = `http://127.0.0.1:${await listen(server)}`;
   upstream.stop = () => close(server);
   return upstream;

@@ -6,7 +6,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 
-import { ROOT, eventually, folder, listen, secrets } from '../../gateway/support/parts.js';
+import { ROOT, eventually, folder, freePort, secrets } from '../../gateway/support/parts.js';
 
 const TARGET = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
 export const MODULE = process.env.TOKENWARD_NGINX_MODULE ?? join(TARGET, 'nginx/ngx_http_tokenward_module.so');
@@ -17,23 +17,6 @@ const NGINX = process.env.TOKENWARD_NGINX ?? ['/usr/sbin/nginx', '/usr/local/sbi
 const running = new Set();
 process.once('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
-
-// Below the ports that the system gives to whoever asks for any: none of them is taken between now and nginx's start.
-let next = 12_000 + ((process.pid * 37) % 18_000);
-
-/** A port that is free now. */
-export async function freePort() {
-  for (;;) {
-    const server = net.createServer();
-    try {
-      const port = await listen(server, next++);
-      await new Promise((resume) => server.close(resume));
-      return port;
-    } catch (error) {
-      if (error.code !== 'EADDRINUSE') throw error;
-    }
-  }
-}
 
 /** The whole configuration file of an nginx that keeps everything it writes in `path`. */
 export function configuration(path, http, { workers = 1, main = '', log = 'info' } = {}) {

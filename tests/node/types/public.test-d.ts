@@ -188,7 +188,7 @@ async function go(): Promise<void> {
     if (step.kind === 'introspect') {
       is<Equal<typeof step, Exchange>>();
       const response: FetchResponse = await fetch(step.url, { method: step.method, headers: step.headers, body: step.body });
-      console.log(step.timeLeft, step.deadline, step.isUsed);
+      console.log(step.timeLeft, step.deadline, step.isUsed, step.isRetry);
       const failure: Failure = 'timed_out';
       step = response.status === 200 ? step.reply({ status: 200, headers: likes[0], body: '' }) : step.fail(failure);
     } else {

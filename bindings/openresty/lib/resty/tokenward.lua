@@ -36,7 +36,7 @@ local LEVELS = { error = 1, warn = 2, info = 3, debug = 4 }
 -- Those of a gate; the others are the document's.
 local OPTIONS = {
     document = true, transport = true, location = true, metrics = true, name = true, keep = true, context = true,
-    target_variable = true, log_level = true, direct = true, pool_size = true,
+    target_variable = true, log_level = true, direct = true, pool_size = true, address = true,
 }
 
 
@@ -58,7 +58,8 @@ _M.document = documents.new
 
 
 -- Makes a gate: in `init_worker_by_lua`, since each worker has its own. `options`: those of `document`, or `document`; and `transport`,
--- `location`, `metrics`, `name`, `keep`, `context`, `target_variable`, `log_level`, `pool_size`. nil and the reason if that cannot be.
+-- `location`, `metrics`, `name`, `keep`, `context`, `target_variable`, `log_level`, `pool_size`,
+-- `address`. nil and the reason if that cannot be.
 function _M.new(options)
     if type(options) ~= "table" then
         library.misuse("a table of options is needed")
@@ -76,6 +77,11 @@ function _M.new(options)
     end
     if type(options.target_variable or "") ~= "string" then
         library.misuse("`target_variable` is the name of a variable")
+    end
+    for _, address in ipairs(type(options.address) == "table" and options.address or { options.address }) do
+        if type(address) ~= "string" then
+            library.misuse("`address` is an address or an array of them")
+        end
     end
     if ngx.get_phase() == "init" then
         library.misuse("a gate is made in init_worker_by_lua: each worker has its own")
@@ -111,6 +117,7 @@ function _M.new(options)
     local chosen, kind = transport.choose(options.transport, {
         location = options.location or "/_tokenward/introspect",
         pool_size = options.pool_size or 32,
+        address = options.address,
     })
     if not chosen then
         return nil, kind

@@ -192,6 +192,7 @@ class Introspector(_tokenward.Introspector):
             left,
             self.reply_bytes,
             None if roots is None else os.fspath(roots),
+            step.is_retry,
         )
         try:
             status, headers, body = await asyncio.wait_for(transport(call), left)

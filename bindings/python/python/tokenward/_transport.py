@@ -12,7 +12,7 @@ Text: TypeAlias = "str | bytes"
 class Call:
     """One call: what to send, and within which bounds. It holds the token and the client's credentials."""
 
-    __slots__ = ("body", "headers", "method", "reply_bytes", "timeout", "tls_roots", "url")
+    __slots__ = ("body", "headers", "is_retry", "method", "reply_bytes", "timeout", "tls_roots", "url")
 
     def __init__(
         self,
@@ -23,6 +23,7 @@ class Call:
         timeout: float,
         reply_bytes: int,
         tls_roots: str | None,
+        is_retry: bool = False,
     ) -> None:
         self.method = method
         self.url = url
@@ -35,6 +36,8 @@ class Call:
         """Reading stops beyond this: the call failed with `too_long`."""
         self.tls_roots = tls_roots
         """A file of certificate authorities, or `None` for those of the system."""
+        self.is_retry = is_retry
+        """The attempt before failed with `connect` or `closed`: this one goes over a new connection. Those that are kept may all be dead."""
 
     def __repr__(self) -> str:
         return "<tokenward.Call>"

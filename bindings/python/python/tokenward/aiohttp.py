@@ -37,20 +37,26 @@ class Transport:
         loop, process = asyncio.get_running_loop(), os.getpid()
         owner, session = self._sessions.get(loop, (None, None))
         if session is None or session.closed or owner != process:
-            if self._make is not None:
-                session = self._make()
-            else:
-                context = context_for(url, roots)
-                connector = aiohttp.TCPConnector(ssl=context, limit=0)
-                jar = aiohttp.DummyCookieJar()
-                session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=False)
+            session = self._new(url, roots)
             self._sessions[loop] = process, session
         return session
 
+    def _new(self, url: str, roots: str | None) -> aiohttp.ClientSession:
+        if self._make is not None:
+            return self._make()
+        connector = aiohttp.TCPConnector(ssl=context_for(url, roots), limit=0)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
     async def __call__(self, call: Call) -> Answer:
+        # A retry goes over a new connection, where they are ours.
+        if not call.is_retry or self._make is not None:
+            return await self._send(self._session(call.url, call.tls_roots), call)
+        async with self._new(call.url, call.tls_roots) as session:
+            return await self._send(session, call)
+
+    async def _send(self, session: aiohttp.ClientSession, call: Call) -> Answer:
         answered = False
         try:
-            session = self._session(call.url, call.tls_roots)
             async with session.request(
                 call.method,
                 URL(call.url, encoded=True),

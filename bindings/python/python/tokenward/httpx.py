@@ -35,21 +35,29 @@ class Transport:
         loop, process = asyncio.get_running_loop(), os.getpid()
         owner, client = self._clients.get(loop, (None, None))
         if client is None or owner != process:
-            if self._make is not None:
-                client = self._make()
-            else:
-                context = context_for(url, roots)
-                # No cookie of one answer goes with the next question.
-                jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-                limits = httpx.Limits(max_connections=None)
-                client = httpx.AsyncClient(verify=context, trust_env=False, limits=limits, cookies=jar)
+            client = self._new(url, roots)
             self._clients[loop] = process, client
         return client
 
+    def _new(self, url: str, roots: str | None) -> httpx.AsyncClient:
+        if self._make is not None:
+            return self._make()
+        context = context_for(url, roots)
+        # No cookie of one answer goes with the next question.
+        jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        limits = httpx.Limits(max_connections=None)
+        return httpx.AsyncClient(verify=context, trust_env=False, limits=limits, cookies=jar)
+
     async def __call__(self, call: Call) -> Answer:
+        # A retry goes over a new connection, where they are ours.
+        if not call.is_retry or self._make is not None:
+            return await self._send(self._client(call.url, call.tls_roots), call)
+        async with self._new(call.url, call.tls_roots) as client:
+            return await self._send(client, call)
+
+    async def _send(self, client: httpx.AsyncClient, call: Call) -> Answer:
         answered = False
         try:
-            client = self._client(call.url, call.tls_roots)
             request = client.build_request(
                 call.method, call.url, headers=call.headers, content=call.body, timeout=call.timeout
             )

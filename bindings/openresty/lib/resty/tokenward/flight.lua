@@ -154,9 +154,9 @@ return function(lib, passed)
     end
 
 
-    local function call_out(gate, step, outbound)
+    local function call_out(gate, step, outbound, is_retry)
         local call = steps.call_of(lib, outbound)
-        call.reply_bytes, call.keepalive = gate.reply_bytes, gate.keepalive
+        call.reply_bytes, call.keepalive, call.is_retry = gate.reply_bytes, gate.keepalive, is_retry
         local ok, answer, failure = in_time(gate, call)
         if not ok then
             ngx.log(ngx.ERR, "tokenward: the transport failed: ", library.loggable(answer))
@@ -170,11 +170,14 @@ return function(lib, passed)
 
 
     local function go(gate, step)
+        local is_retry = false
         while lib.tokenward_step_decision(step) == nil do
             local outbound = lib.tokenward_step_outbound(step)
             if outbound ~= nil then
-                call_out(gate, step, outbound)
+                call_out(gate, step, outbound, is_retry)
+                is_retry = true
             else
+                is_retry = false
                 local wait = lib.tokenward_step_wait(step)
                 if wait == nil then
                     return nil, "the step stands nowhere"

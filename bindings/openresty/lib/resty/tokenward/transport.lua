@@ -1,8 +1,10 @@
--- Calls of the introspection endpoint that do not block: by `resty.http` where it is installed, else by an internal location.
+-- Calls of the introspection endpoint that do not block: by `resty.http` where it is installed, else by an internal location; or over
+-- cosockets.
 --
 -- A transport is a function of a call `{ method, url, headers, body, time_left, deadline, reply_bytes, keepalive }` (seconds, bytes) that
 -- gives an answer `{ status, headers = { { name, value }, ... }, body }`, or nil and how it failed: `connect`, `dns`, `tls`, `closed`
--- (before the header section was complete), `timed_out`, `protocol`, `too_long`, `cut_off`.
+-- (before the header section was complete), `timed_out`, `protocol`, `too_long`, `cut_off`. `is_retry` of a call: the attempt before failed
+-- with `connect` or `closed`, and this one goes over a new connection.
 
 local clock = require "resty.tokenward.clock"
 
@@ -67,6 +69,8 @@ function _M.by_http(http, options)
         local ok, err = client:connect({
             scheme = scheme, host = host, port = port, ssl_verify = true,
             ssl_server_name = host, pool_size = options.pool_size,
+            -- In a pool of its own a retry finds nothing that is kept, and leaves nothing.
+            pool = call.is_retry and "tokenward:new" or nil,
         })
         if not ok then
             return nil, failure_of(err, false)
@@ -107,7 +111,7 @@ function _M.by_http(http, options)
             end
             parts[#parts + 1] = chunk
         end
-        if call.keepalive <= 0 or not client:set_keepalive(call.keepalive * 1000, options.pool_size) then
+        if call.is_retry or call.keepalive <= 0 or not client:set_keepalive(call.keepalive * 1000, options.pool_size) then
             client:close()
         end
         return { status = answer.status, headers = _M.lines(answer.headers), body = concat(parts) }
@@ -173,7 +177,7 @@ function _M.by_capture(location)
 end
 
 
--- `wanted`: "http", "capture", a function, or nil for the first that is there.
+-- `wanted`: "http", "capture", "socket", a function, or nil for the first that is there.
 function _M.choose(wanted, options)
     if type(wanted) == "function" then
         return wanted, "function"
@@ -190,7 +194,10 @@ function _M.choose(wanted, options)
     if wanted == nil or wanted == "capture" then
         return _M.by_capture(options.location), "capture"
     end
-    return nil, "`transport` is `http`, `capture` or a function"
+    if wanted == "socket" then
+        return require("resty.tokenward.socket").new(options, split), "socket"
+    end
+    return nil, "`transport` is `http`, `capture`, `socket` or a function"
 end
 
 
