@@ -199,27 +199,39 @@ const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 /// Which lines an allow takes out.
 fn find_removed(allow: &core::Allow, headers: &[Header<'_>], into: &mut Places) {
     let mut names: SmallVec<[&[u8]; 8]> = SmallVec::new();
+    let mut is_managed = false;
     for name in allow.edits().remove() {
-        names.push(name);
+        // A client may send as many of these as a server takes: they go by the rule, since each against each would take seconds.
+        if core::is_managed(name) {
+            is_managed = true;
+        } else {
+            names.push(name);
+        }
     }
     if allow.body().is_some() {
         names.extend(FRAMING);
     }
     for (at, header) in headers.iter().enumerate() {
-        for name in &names {
-            if name.eq_ignore_ascii_case(header.name) {
-                into.push(at);
-                break;
-            }
+        if names.iter().any(|name| name.eq_ignore_ascii_case(header.name))
+            || (is_managed && core::is_managed(header.name))
+        {
+            into.push(at);
         }
     }
 }
 
+/// `places` are in order.
 fn take_out(lines: &mut Lines<'_>, places: &[usize]) {
-    // From the end, so that places before stay what they are.
-    for &at in places.iter().rev() {
-        lines.remove(at);
+    if places.is_empty() {
+        return;
     }
+    let mut places = places.iter().peekable();
+    let mut at = 0;
+    lines.retain(|_| {
+        let stays = places.next_if_eq(&&at).is_none();
+        at += 1;
+        stays
+    });
 }
 
 /// The scope that the application gets; `lines` are those of the client that are left.
