@@ -735,6 +735,24 @@ def test_as_many_made_up_lines_as_a_server_takes_cost_little(known):
     assert b"root" not in [value for _, value in app.scopes[0]["headers"]]
 
 
+def test_a_middleware_around_a_method_of_its_own_is_released(known):
+    class Own(TokenwardMiddleware):
+        def __init__(self, introspector):
+            super().__init__(self.inside, introspector)
+
+        async def inside(self, scope, receive, send):
+            pass
+
+    Own(known)
+    gc.collect()
+    before = sys.getrefcount(known)
+    for _ in range(10):
+        Own(known)
+    gc.collect()
+    # A weak reference would be gone even of what is never freed.
+    assert sys.getrefcount(known) == before
+
+
 @pytest.mark.parametrize("kind", ["deny", "exclusion", "exception", "bad lines"])
 def test_what_is_no_hit_leaves_nothing_behind_either(known, kind, caplog):
     caplog.set_level(logging.CRITICAL, "tokenward")

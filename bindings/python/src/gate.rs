@@ -13,7 +13,9 @@ use crate::asgi::{Begun, begin};
 use crate::introspector::{Introspector, Policy};
 
 /// Decides about every ASGI scope before the application sees it.
-#[pyclass(frozen, subclass, module = "tokenward._tokenward")]
+///
+/// Not frozen for the garbage collector's sake alone: nothing but `__clear__` changes it.
+#[pyclass(subclass, module = "tokenward._tokenward")]
 pub(crate) struct AsgiGate(OnceLock<Parts>);
 
 struct Parts {
@@ -65,7 +67,8 @@ impl AsgiGate {
         receive: &Bound<'py, PyAny>,
         send: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let parts = slf.get().parts()?;
+        let gate = slf.borrow();
+        let parts = gate.parts()?;
         match scope.cast::<PyDict>() {
             Ok(dict) if is_request(dict)? && !parts.may_be_excluded(dict)? => parts.decide(slf, scope, receive, send),
             _ => slf.call_method1(intern!(slf.py(), "_beside"), (scope, receive, send)),
@@ -79,13 +82,17 @@ impl AsgiGate {
         receive: &Bound<'py, PyAny>,
         send: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        slf.get().parts()?.decide(slf, scope, receive, send)
+        slf.borrow().parts()?.decide(slf, scope, receive, send)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(parts) = self.0.get() else { return Ok(()) };
         visit.call(&parts.app)?;
         visit.call(&parts.introspector)
+    }
+
+    fn __clear__(&mut self) {
+        drop(self.0.take());
     }
 }
 
