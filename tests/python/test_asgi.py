@@ -1,11 +1,15 @@
 """The ASGI middleware, and FastAPI's dependency over it, without a server in between."""
 
 import asyncio
+import copy
 import gc
 import inspect
 import json
+import logging
+import pickle
 import re
 import sys
+import time
 import weakref
 from typing import Annotated
 
@@ -21,6 +25,7 @@ from starlette.routing import Route
 from support.servers import claims_of
 
 from tokenward import Allow, Introspector
+from tokenward._tokenward import _asgi_again
 from tokenward.asgi import TokenwardMiddleware
 from tokenward.fastapi import install, require
 
@@ -654,3 +659,155 @@ def test_an_exception_that_is_no_error_is_nobodys_to_answer(known, monkeypatch):
     with pytest.raises(Stop):
         TokenwardMiddleware(app, known)(hit_scope(headers=stopped()), None, None)
     assert app.scopes == []
+
+
+def test_lines_that_change_while_the_endpoint_is_asked_reach_no_application(endpoint):
+    introspector = Introspector(endpoint.config, CONSUMERS)
+    app = App()
+    lines = [[b"authorization", b"Bearer alice"], (b"x-kept", b"1")]
+    scope = hit_scope(headers=lines)
+
+    async def main():
+        answer = TokenwardMiddleware(app, introspector)(scope, read_nothing, send_nothing)
+        # Another task, or a middleware around this one that keeps its list.
+        lines[0][:] = [b"x-consumer-id", b"root"]
+        lines.append((b"x-consumer-username", b"root"))
+        await answer
+
+    asyncio.run(main())
+    headers = app.scopes[0]["headers"]
+    assert [value for name, value in headers if name == b"x-kept"] == [b"1"]
+    assert [value for name, value in headers if name == b"x-consumer-username"] == [b"alice"]
+    assert b"root" not in [value for _, value in headers]
+
+
+async def read_nothing():
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def send_nothing(message):
+    pass
+
+
+def test_lines_of_an_iterator_are_those_of_the_decision_to_its_end(endpoint):
+    """It gives its lines once: to the decision, and to the application after a miss, a form, and a further policy."""
+    introspector = Introspector({**endpoint.config, "token_from": ["header", "body"]}, CONSUMERS)
+    app = App()
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+
+    def lines(*names):
+        yield from [(b"x-kept", b"1"), (b"authorization", b"Bearer alice"), *names]
+
+    for scope in (hit_scope(headers=lines()), hit_scope(headers=lines(), path="/"), hit_scope(headers=lines(form), method="POST")):
+        asyncio.run(TokenwardMiddleware(app, introspector)(scope, read_nothing, send_nothing))
+        passed = app.scopes.pop()
+        assert [name for name, _ in passed["headers"]][0] == b"x-kept"
+        again = _asgi_again(introspector, passed["tokenward"], introspector.policy({"realm": "other"}))
+        assert isinstance(again, Allow)
+    refused = []
+
+    async def answer(scope, receive, send):
+        refused.extend(scope["headers"])
+
+    hooked = TokenwardMiddleware(app, introspector, on_deny=lambda scope, deny: answer)
+    asyncio.run(hooked(hit_scope(headers=iter([(b"x-kept", b"1")])), read_nothing, send_nothing))
+    assert (refused, app.scopes) == ([(b"x-kept", b"1")], [])
+
+
+def test_as_many_made_up_lines_as_a_server_takes_cost_little(known):
+    """Of each the decision names one to remove: not each against each, which were a second for a request of a megabyte."""
+    app = App()
+    middleware = TokenwardMiddleware(app, known)
+
+    def seconds(number):
+        headers = [(b"x-consumer-%d" % one, b"root") for one in range(number)]
+        scope = hit_scope(headers=[*headers, (b"authorization", b"Bearer alice")])
+        best = 1e9
+        for _ in range(3):
+            start = time.process_time()
+            middleware(scope, None, None).close()
+            best = min(best, time.process_time() - start)
+        return best
+
+    # Twenty times as many; each against each would be four hundred times as much.
+    assert seconds(20_000) < 100 * seconds(1_000)
+    call(middleware, headers=[(b"x-consumer-%d" % one, b"root") for one in range(1_000)])
+    assert b"root" not in [value for _, value in app.scopes[0]["headers"]]
+
+
+def test_a_middleware_around_a_method_of_its_own_is_released(known):
+    class Own(TokenwardMiddleware):
+        def __init__(self, introspector):
+            super().__init__(self.inside, introspector)
+
+        async def inside(self, scope, receive, send):
+            pass
+
+    Own(known)
+    gc.collect()
+    before = sys.getrefcount(known)
+    for _ in range(10):
+        Own(known)
+    gc.collect()
+    # A weak reference would be gone even of what is never freed.
+    assert sys.getrefcount(known) == before
+
+
+@pytest.mark.parametrize("kind", ["deny", "exclusion", "exception", "bad lines"])
+def test_what_is_no_hit_leaves_nothing_behind_either(known, kind, caplog):
+    caplog.set_level(logging.CRITICAL, "tokenward")
+
+    def raising(scope, receive, send):
+        raise ZeroDivisionError
+
+    middleware = TokenwardMiddleware(raising if kind == "exception" else _nothing, known, exclude=["/health"])
+    headers = {"deny": [], "bad lines": [(b"authorization",)]}.get(kind, [(b"authorization", b"Bearer alice")])
+    scope = hit_scope(headers=headers, path="/health" if kind == "exclusion" else "/")
+
+    def run(number):
+        for _ in range(number):
+            try:
+                middleware(scope, None, send_nothing).send(None)
+            except (StopIteration, ZeroDivisionError):
+                pass
+
+    run(1_000)
+    gc.collect()
+    before = (sys.getrefcount(scope), sys.getrefcount(middleware), sys.getrefcount(known), len(gc.get_objects()))
+    run(30_000)
+    gc.collect()
+    after = (sys.getrefcount(scope), sys.getrefcount(middleware), sys.getrefcount(known), len(gc.get_objects()))
+    assert (after[:3], after[3] - before[3] < 50) == (before[:3], True)
+
+
+@pytest.mark.parametrize("use", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_middleware_is_not_copied(known, use):
+    with pytest.raises(TypeError, match="pickle"):
+        use(TokenwardMiddleware(_nothing, known))
+
+
+def test_a_dependency_applies_what_it_decided_to_the_lines_it_decided_about(endpoint, monkeypatch):
+    introspector = Introspector(endpoint.config, CONSUMERS)
+    app = FastAPI()
+    install(app, introspector)
+    seen = []
+
+    @app.get("/")
+    async def root(request: Request, caller: Annotated[Allow, Depends(require())]):
+        seen.extend(request.headers.raw)
+
+    lines = []
+    finish = introspector.finish_async
+
+    async def finish_later(step):
+        lines.append((b"x-consumer-username", b"root"))
+        return await finish(step)
+
+    monkeypatch.setattr(introspector, "finish_async", finish_later)
+
+    async def keeps_the_list(scope, receive, send):
+        lines.extend(scope["headers"])
+        await app({**scope, "headers": lines}, receive, send)
+
+    assert status(call(keeps_the_list)) == 200
+    assert [value for name, value in seen if name == b"x-consumer-username"] == [b"alice"]

@@ -25,21 +25,35 @@ type Fields<'a> = SmallVec<[Header<'a>; 16]>;
 
 // What is read goes where the caller has the room: to give a `SmallVec` copies all of its room.
 
-fn read_lines<'py>(scope: &Bound<'py, PyDict>, into: &mut Lines<'py>) -> PyResult<()> {
+/// What the header lines are when they are read once more.
+enum Again {
+    Same,
+    /// Perhaps none, of an iterator.
+    Other,
+}
+
+fn read_lines<'py>(scope: &Bound<'py, PyDict>, into: &mut Lines<'py>) -> PyResult<Again> {
     let headers = required(scope, intern!(scope.py(), "headers"))?;
     match headers.cast::<PyList>() {
         Ok(list) => {
             for at in 0..list.len() {
                 into.push(line(list.get_item(at)?)?);
             }
+            Ok(Again::Same)
         }
         Err(_) => {
             for item in headers.try_iter()? {
                 into.push(line(item?)?);
             }
+            Ok(Again::Other)
         }
     }
-    Ok(())
+}
+
+fn with_lines<'py>(scope: &Bound<'py, PyDict>, lines: &[Bound<'py, PyTuple>]) -> PyResult<Bound<'py, PyDict>> {
+    let new = scope.copy()?;
+    new.set_item(intern!(scope.py(), "headers"), PyList::new(scope.py(), lines)?)?;
+    Ok(new)
 }
 
 fn line(item: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {
@@ -121,18 +135,21 @@ pub(crate) enum Begun<'py> {
     /// An allow that asks for nothing else: the scope that the application gets.
     Passed(Bound<'py, PyDict>),
     /// The body is needed.
-    Body,
+    Body(Decided<'py>),
     /// A decision or step.
-    Step(Bound<'py, PyAny>),
+    Step(Decided<'py>, Bound<'py, PyAny>),
 }
+
+/// A scope with the header lines that were decided about, where somebody may change the server's list until it is used.
+pub(crate) type Decided<'py> = Bound<'py, PyDict>;
 
 impl<'py> Begun<'py> {
     /// As Python has it: a scope, none, or a decision or step.
     pub(crate) fn object(self, py: Python<'py>) -> Bound<'py, PyAny> {
         match self {
             Self::Passed(scope) => scope.into_any(),
-            Self::Body => py.None().into_bound(py),
-            Self::Step(step) => step,
+            Self::Body(_) => py.None().into_bound(py),
+            Self::Step(_, step) => step,
         }
     }
 }
@@ -146,7 +163,14 @@ pub(crate) fn begin<'py>(
 ) -> PyResult<Begun<'py>> {
     let py = scope.py();
     let mut lines = Lines::new();
-    read_lines(scope, &mut lines)?;
+    let held;
+    let scope = match read_lines(scope, &mut lines)? {
+        Again::Same => scope,
+        Again::Other => {
+            held = with_lines(scope, &lines)?;
+            &held
+        }
+    };
     let raw = scope.get_item(intern!(py, "raw_path"))?;
     let query = scope.get_item(intern!(py, "query_string"))?;
     let method = scope.get_item(intern!(py, "method"))?;
@@ -167,7 +191,7 @@ pub(crate) fn begin<'py>(
             Some(body) => introspector.started(py, &request.body(body.as_bytes()), head, policy, Now::read())?,
             None => match introspector.started_without_body(py, &request, head, policy, Now::read())? {
                 Some(started) => started,
-                None => return Ok(Begun::Body),
+                None => return Ok(Begun::Body(with_lines(scope, &lines)?)),
             },
         };
         if let Started::Done(Decision::Allow(allow)) = &started {
@@ -180,13 +204,15 @@ pub(crate) fn begin<'py>(
             let plain = allow.body().is_none() && allow.response_headers().next().is_none();
             let allow = Bound::new(py, Allow::of(allow, scope, body))?;
             if !plain {
-                return Ok(Begun::Step(allow.into_any()));
+                return Ok(Begun::Step(with_lines(scope, &lines)?, allow.into_any()));
             }
             take_out(&mut lines, &removed);
             Begun::Passed(passed(scope, &allow, &mut lines, Some(introspector.kept()))?)
         }
-        Started::Done(Decision::Deny(deny)) => Begun::Step(Bound::new(py, Deny(deny))?.into_any()),
-        Started::Under(step, of) => Begun::Step(step_object(py, step, of)?.into_bound(py)),
+        Started::Done(Decision::Deny(deny)) => {
+            Begun::Step(with_lines(scope, &lines)?, Bound::new(py, Deny(deny))?.into_any())
+        }
+        Started::Under(step, of) => Begun::Step(with_lines(scope, &lines)?, step_object(py, step, of)?.into_bound(py)),
     })
 }
 
@@ -199,27 +225,39 @@ const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 /// Which lines an allow takes out.
 fn find_removed(allow: &core::Allow, headers: &[Header<'_>], into: &mut Places) {
     let mut names: SmallVec<[&[u8]; 8]> = SmallVec::new();
+    let mut is_managed = false;
     for name in allow.edits().remove() {
-        names.push(name);
+        // A client may send as many of these as a server takes: they go by the rule, since each against each would take seconds.
+        if core::is_managed(name) {
+            is_managed = true;
+        } else {
+            names.push(name);
+        }
     }
     if allow.body().is_some() {
         names.extend(FRAMING);
     }
     for (at, header) in headers.iter().enumerate() {
-        for name in &names {
-            if name.eq_ignore_ascii_case(header.name) {
-                into.push(at);
-                break;
-            }
+        if names.iter().any(|name| name.eq_ignore_ascii_case(header.name))
+            || (is_managed && core::is_managed(header.name))
+        {
+            into.push(at);
         }
     }
 }
 
+/// `places` are in order.
 fn take_out(lines: &mut Lines<'_>, places: &[usize]) {
-    // From the end, so that places before stay what they are.
-    for &at in places.iter().rev() {
-        lines.remove(at);
+    if places.is_empty() {
+        return;
     }
+    let mut places = places.iter().peekable();
+    let mut at = 0;
+    lines.retain(|_| {
+        let stays = places.next_if_eq(&&at).is_none();
+        at += 1;
+        stays
+    });
 }
 
 /// The scope that the application gets; `lines` are those of the client that are left.
@@ -274,7 +312,6 @@ fn made(py: Python<'_>, allow: &core::Allow) -> PyResult<Made> {
 
 /// A scope whose headers hold nothing that only Tokenward may set, for what passes without a decision.
 fn stripped<'py>(scope: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
-    let py = scope.py();
     let (mut lines, mut managed) = (Lines::new(), Places::new());
     read_lines(scope, &mut lines)?;
     {
@@ -284,9 +321,7 @@ fn stripped<'py>(scope: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
         managed.extend(pairs.iter().enumerate().filter(|(_, (name, _))| is_managed(name)).map(|(at, _)| at));
     }
     take_out(&mut lines, &managed);
-    let new = scope.copy()?;
-    new.set_item(intern!(py, "headers"), PyList::new(py, lines)?)?;
-    Ok(new)
+    with_lines(scope, &lines)
 }
 
 /// The scope of an allow, for what is decided later.

@@ -13,7 +13,9 @@ use crate::asgi::{Begun, begin};
 use crate::introspector::{Introspector, Policy};
 
 /// Decides about every ASGI scope before the application sees it.
-#[pyclass(frozen, subclass, module = "tokenward._tokenward")]
+///
+/// Not frozen for the garbage collector's sake alone: nothing but `__clear__` changes it.
+#[pyclass(subclass, module = "tokenward._tokenward")]
 pub(crate) struct AsgiGate(OnceLock<Parts>);
 
 struct Parts {
@@ -65,29 +67,32 @@ impl AsgiGate {
         receive: &Bound<'py, PyAny>,
         send: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let parts = slf.get().parts()?;
-        let decidable = match scope.cast::<PyDict>() {
-            Ok(scope) if is_request(scope)? && !parts.may_be_excluded(scope)? => scope,
-            _ => return slf.call_method1(intern!(py, "_beside"), (scope, receive, send)),
-        };
-        let policy = parts.policy.as_ref().map(|policy| &policy.get().0);
-        let outcome = match begin(parts.introspector.get(), decidable, policy, None) {
-            // What the application gives is what the server awaits: nothing of ours stays on the way of its answer.
-            Ok(Begun::Passed(passed)) => return parts.app.bind(py).call1((passed, receive, send)),
-            Ok(begun) => begun.object(py),
-            Err(error) if error.is_instance_of::<PyException>(py) => {
-                slf.call_method1(intern!(py, "_failed"), (scope, error.into_value(py)))?
-            }
-            Err(error) => return Err(error),
-        };
-        slf.call_method1(intern!(py, "_go_on"), (scope, receive, send, outcome))
+        let gate = slf.borrow();
+        let parts = gate.parts()?;
+        match scope.cast::<PyDict>() {
+            Ok(dict) if is_request(dict)? && !parts.may_be_excluded(dict)? => parts.decide(slf, scope, receive, send),
+            _ => slf.call_method1(intern!(slf.py(), "_beside"), (scope, receive, send)),
+        }
+    }
+
+    /// Decides about what is not excluded.
+    fn _decide<'py>(
+        slf: &Bound<'py, Self>,
+        scope: &Bound<'py, PyAny>,
+        receive: &Bound<'py, PyAny>,
+        send: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.borrow().parts()?.decide(slf, scope, receive, send)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(parts) = self.0.get() else { return Ok(()) };
         visit.call(&parts.app)?;
         visit.call(&parts.introspector)
+    }
+
+    fn __clear__(&mut self) {
+        drop(self.0.take());
     }
 }
 
@@ -98,6 +103,33 @@ impl AsgiGate {
 }
 
 impl Parts {
+    fn decide<'py>(
+        &self,
+        gate: &Bound<'py, AsgiGate>,
+        scope: &Bound<'py, PyAny>,
+        receive: &Bound<'py, PyAny>,
+        send: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = gate.py();
+        let policy = self.policy.as_ref().map(|policy| &policy.get().0);
+        let begun = match scope.cast::<PyDict>() {
+            Ok(dict) => begin(self.introspector.get(), dict, policy, None),
+            Err(other) => Err(other.into()),
+        };
+        let (scope, outcome) = match begun {
+            // What the application gives is what the server awaits: nothing of ours stays on the way of its answer.
+            Ok(Begun::Passed(passed)) => return self.app.bind(py).call1((passed, receive, send)),
+            Ok(Begun::Body(decided)) => (decided.into_any(), py.None().into_bound(py)),
+            Ok(Begun::Step(decided, step)) => (decided.into_any(), step),
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                let deny = gate.call_method1(intern!(py, "_failed"), (scope, error.into_value(py)))?;
+                (scope.clone(), deny)
+            }
+            Err(error) => return Err(error),
+        };
+        gate.call_method1(intern!(py, "_go_on"), (scope, receive, send, outcome))
+    }
+
     fn may_be_excluded(&self, scope: &Bound<'_, PyDict>) -> PyResult<bool> {
         let py = scope.py();
         let exact = self.exact.bind(py);

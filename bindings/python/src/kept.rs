@@ -3,7 +3,7 @@
 //! A hit sets the same lines as the hit before, and making three objects of each is most of what it costs. A bounded number of
 //! them is kept beside the core's cache, found by the number that hits share; a place is taken by whoever came last.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -38,15 +38,16 @@ impl Kept {
     pub(crate) fn get_or_make(&self, shared: u64, make: impl FnOnce() -> PyResult<Made>) -> PyResult<Arc<Made>> {
         let place = self.place(shared);
         if let Some(place) = place
-            && let Some((known, made)) = &*place.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(held) = held(place)
+            && let Some((known, made)) = &*held
             && *known == shared
         {
             return Ok(Arc::clone(made));
         }
         let made = Arc::new(make()?);
-        if let Some(place) = place {
-            let new = Some((shared, Arc::clone(&made)));
-            let old = std::mem::replace(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), new);
+        if let Some(mut held) = place.and_then(held) {
+            let old = held.replace((shared, Arc::clone(&made)));
+            drop(held);
             drop(old); // outside of the lock
         }
         Ok(made)
@@ -55,5 +56,14 @@ impl Kept {
     fn place(&self, shared: u64) -> Option<&Place> {
         // Numbers that follow each other lie side by side.
         self.0.get(usize::try_from(shared % PLACES as u64).unwrap_or(0))
+    }
+}
+
+/// Nobody waits for a place: where threads run without the interpreter's lock, the one that held it may not be in this process.
+fn held<T>(place: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match place.try_lock() {
+        Ok(held) => Some(held),
+        Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }

@@ -73,14 +73,7 @@ class TokenwardMiddleware(AsgiGate):
         elif scope["path"] in self._exclude:
             await self.app(_asgi_stripped(scope), receive, send)
         else:
-            try:
-                outcome = self._begin(scope, self._policy)
-            except Exception as error:
-                outcome = self._failed(scope, error)
-            if type(outcome) is dict:
-                await self.app(outcome, receive, send)
-            else:
-                await self._go_on(scope, receive, send, outcome)
+            await self._decide(scope, receive, send)
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send, outcome: Any) -> None:
         body = None

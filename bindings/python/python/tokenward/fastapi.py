@@ -101,6 +101,8 @@ class Requirement(SecurityBase):
         if isinstance(before, Allow):
             step = _asgi_again(introspector, before, policy)
         else:
+            # And of its lines, which are used after the endpoint was asked.
+            scope["headers"] = [tuple(line) for line in scope["headers"]]
             step = introspector._asgi(scope, policy)
             if step is None:
                 if isinstance(connection, Request):
