@@ -85,14 +85,23 @@ fn drive(mut step: Step) -> Decision {
 
 /// The connections to one endpoint.
 pub(crate) struct Client {
-    agent: ArcSwap<OwnedAgent>,
+    agents: ArcSwap<OwnedAgents>,
     settings: Settings,
 }
 
-/// An agent and the process that its connections belong to.
-struct OwnedAgent {
+/// Agents, and the process that their connections belong to.
+struct OwnedAgents {
     process: u32,
-    agent: ureq::Agent,
+    kept: ureq::Agent,
+    /// Keeps no connection, and so takes none that was kept. It lasts for what it knows beside: certificate authorities, addresses.
+    single: ureq::Agent,
+}
+
+impl OwnedAgents {
+    fn of(&self, outbound: &Outbound) -> ureq::Agent {
+        // A connection that was kept may be as dead as the one that the attempt before failed on.
+        if outbound.is_retry() { self.single.clone() } else { self.kept.clone() }
+    }
 }
 
 #[derive(Clone)]
@@ -111,13 +120,12 @@ impl Client {
             reply_bytes: config.settings.reply_bytes,
             connections: config.settings.concurrent,
         };
-        Ok(Self { agent: ArcSwap::from_pointee(settings.agent(settings.keepalive)), settings })
+        Ok(Self { agents: ArcSwap::from_pointee(settings.agents()), settings })
     }
 
     /// Makes the call, within the time that is left for it.
     fn call(&self, outbound: &Outbound, left: Duration) -> Result<Answer, Failure> {
-        // A connection that was kept may be as dead as the one that the attempt before failed on.
-        let agent = if outbound.is_retry() { self.settings.agent(Duration::ZERO).agent } else { self.agent() };
+        let agent = self.agent(outbound);
         let mut request = agent.post(outbound.url()).config().timeout_global(Some(left)).build();
         for (name, value) in outbound.headers() {
             request = request.header(name, value);
@@ -133,18 +141,18 @@ impl Client {
         Ok(Answer { head, body: bytes })
     }
 
-    /// The agent of this process. After a fork, the child leaves the inherited one alone: a connection of two processes would
-    /// give one the answer to the other's question.
-    fn agent(&self) -> ureq::Agent {
-        let owned = self.agent.load();
+    /// The agent of this process for a call. After a fork, the child leaves the inherited ones alone: a connection of two processes
+    /// would give one the answer to the other's question.
+    fn agent(&self, outbound: &Outbound) -> ureq::Agent {
+        let owned = self.agents.load();
         let process = std::process::id();
         if owned.process == process {
-            return owned.agent.clone();
+            return owned.of(outbound);
         }
         drop(owned);
-        let fresh = self.settings.agent(self.settings.keepalive);
-        let agent = fresh.agent.clone();
-        let inherited = self.agent.swap(Arc::new(fresh));
+        let fresh = self.settings.agents();
+        let agent = fresh.of(outbound);
+        let inherited = self.agents.swap(Arc::new(fresh));
         if inherited.process == process {
             return agent; // another thread of this child was faster; its connections are this process's own
         }
@@ -161,7 +169,15 @@ impl fmt::Debug for Client {
 }
 
 impl Settings {
-    fn agent(&self, keepalive: Duration) -> OwnedAgent {
+    fn agents(&self) -> OwnedAgents {
+        OwnedAgents {
+            process: std::process::id(),
+            kept: self.agent(self.keepalive),
+            single: self.agent(Duration::ZERO),
+        }
+    }
+
+    fn agent(&self, keepalive: Duration) -> ureq::Agent {
         let connections = if keepalive.is_zero() { 0 } else { self.connections };
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -175,8 +191,7 @@ impl Settings {
             .tls_config(TlsConfig::builder().root_certs(self.roots.clone()).build())
             .build();
         let connector = AgentLevel(DefaultConnector::new());
-        let agent = ureq::Agent::with_parts(config, connector, Addresses::default());
-        OwnedAgent { process: std::process::id(), agent }
+        ureq::Agent::with_parts(config, connector, Addresses::default())
     }
 }
 
