@@ -75,7 +75,9 @@ for (const [name, transport] of Object.entries(TRANSPORTS)) {
         });
       } else url = await raw(t, bytes);
       const lines = [];
-      const introspector = new Introspector(config(url, { timeout: 400, limits: { reply_bytes: 1000 } }), {
+      // No shorter than it has to be: the others must not run into it where the machine is busy.
+      const timeout = failure === 'timed_out' ? 400 : 5_000;
+      const introspector = new Introspector(config(url, { timeout, limits: { reply_bytes: 1000 } }), {
         ...options,
         ...transport(t),
         log: ({ fields, reason: about }) => about && lines.push(fields),
@@ -84,7 +86,7 @@ for (const [name, transport] of Object.entries(TRANSPORTS)) {
       const decision = await introspector.check(requestOf('abc'));
       assert.equal(decision.reason, reason);
       assert.equal(lines.at(-1).failure, failure);
-      assert.ok(performance.now() - began < 3_000);
+      assert.ok(performance.now() - began < 6_000);
       assert.equal(introspector.snapshot().inFlight, 0);
     });
   }
