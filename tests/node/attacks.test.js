@@ -74,6 +74,26 @@ test('trailers behind a body that a token was cut out of cannot become headers o
   assert.doesNotMatch(answer, /root/);
 });
 
+test('a body that was read before, and of which nothing is left, is no obstacle to a token in the header', async (t) => {
+  const as = await endpoint(t, (form) => ({ active: form.get('token') !== 'bad', username: 'alice' }));
+  for (const profile of ['standard', 'kong']) {
+    const guard = tokenward(make(as, { profile, allow_insecure_http: true, token_from: ['header', 'body'] }));
+    const url = await serve(t, (req, res) => {
+      req.on('end', () => guard(req, res, () => res.end('passed')));
+      req.resume();
+    });
+    const post = async (value) => {
+      const headers = [['Content-Type', 'application/x-www-form-urlencoded'], ['Authorization', value]];
+      return (await request(url, { method: 'POST', headers, body: 'a=b' })).status;
+    };
+    for (const token of ['abc', 'bad']) {
+      const status = token === 'abc' ? 200 : 401;
+      assert.deepEqual([await post(`Bearer ${token}`), await post(`Bearer ${token}`)], [status, status], `${profile} ${token}`);
+    }
+    assert.deepEqual([await post('Bearer ?'), await post('Basic abc')], [400, 401], profile);
+  }
+});
+
 test('a reply that the addon is not handed leaves nothing under way', async (t) => {
   const as = await endpoint(t, (form, req, res) => {
     res.setHeader('X-Odd', Buffer.from('\u20ac').toString('latin1'));

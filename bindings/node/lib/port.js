@@ -42,6 +42,8 @@ const channels = {
 };
 
 const NONE = Object.freeze([]);
+/** Nothing beside the request. */
+const NO_MORE = Object.freeze({});
 
 /** The number of a method for `glance`; -1 has none. */
 function numberOf(method) {
@@ -125,11 +127,8 @@ class Port {
   #brief(method, target, raw, want, rest) {
     const number = numberOf(method);
     if (number < 0) return WHOLE;
-    let policy = 0;
-    if (rest !== undefined) {
-      if (rest.body !== undefined || rest.trailers !== undefined) return WHOLE;
-      policy = rest.policy;
-    }
+    const { policy = 0, body, trailers } = rest ?? NO_MORE;
+    if (body !== undefined || trailers !== undefined) return WHOLE;
     if (this.#whole[policy] & (1 << number)) return WHOLE;
     const at = credentialAt(raw);
     if (at < 0) return WHOLE;
@@ -163,7 +162,7 @@ class Port {
         text = joined(method, target, raw, divider);
         code = this.#decide(text, want + lines);
       } else {
-        const { policy = 0, body, trailers = NONE } = rest ?? {};
+        const { policy = 0, body, trailers = NONE } = rest ?? NO_MORE;
         text = joined(method, target, trailers.length > 0 ? raw.concat(trailers) : raw, divider);
         const what = want + lines + policy * POLICY;
         if (this.#clock === undefined) {
