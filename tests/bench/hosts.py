@@ -136,7 +136,8 @@ class Host(Process):
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.memory = Path(tempfile.mkdtemp(dir=memory, prefix="tokenward-bench-"))
         os.chmod(self.memory, 0o777)
-        (self.memory / "gif").write_bytes(GIF)
+        (self.memory / "www/memory/orders").mkdir(parents=True)
+        (self.memory / "www/memory/orders/7").write_bytes(GIF)
         self.values = self.settings(main, **settings)
         for file in [*PEERS.glob("*-common.conf"), PEERS / "tokenward.json"]:
             self.fill(file, file.name)
@@ -153,7 +154,7 @@ class Host(Process):
         super().__init__([*wrapper, *command], processors, stdout=subprocess.DEVNULL, stderr=self.log)
         self.wait()
 
-    def settings(self, main, timeout=10, capacity=2_000_000, cache="shm", tls=0, log="error"):
+    def settings(self, main, timeout=10, capacity=2_000_000, cache="shm", long_tokens=False, tls=0, log="error"):
         root = os.geteuid() == 0
         oauth2, openidc = (
             ("shm max_entries=1000&max_val_size=4096", "shm\nOIDCCacheShmMax 1000") if cache == "shm" else
@@ -170,7 +171,7 @@ class Host(Process):
             "LUA_OPTIONS": "direct = true," if self.name == "nginx-lua-direct" else "",
             "TIMEOUT": timeout, "TIMEOUT_MS": timeout * 1000, "CAPACITY": capacity,
             "ZONE_MB": max(1, capacity // 6000), "OPEN_FILES": min(capacity, 250_000),
-            "OAUTH2_CACHE": oauth2, "OPENIDC_CACHE": openidc,
+            "OAUTH2_CACHE": oauth2, "OPENIDC_CACHE": openidc, "OPENIDC_ENCRYPT": "On" if long_tokens else "Off",
         }
 
     def fill(self, file, name):
@@ -285,12 +286,22 @@ def load(host, kind, connections, seconds, head="person.", length=43, first=0, c
 
 def teach(host, count, length, head="person.", first=0, most_seconds=300, kind="memory"):
     """Has the host ask about so many tokens; says how long it took, and how many it knows."""
-    began, known = time.monotonic(), 0
+    began, known, seconds = time.monotonic(), 0, 1
+    connections = min(64, count)
     while known < count and time.monotonic() < began + most_seconds:
-        connections = min(64, count)
-        ran = load(host, kind, connections, 1, head, length, first, count, known)
+        ran = load(host, kind, connections, seconds, head, length, first, count, known)
         if ran["refused"] or ran["broken"]:
             raise SystemExit(f"{host.name}: a good token was refused: {ran}")
+        if ran["requests"] >= count:
+            known = count
+            break
         # Requests that were under way at the end were cut off, and their tokens come again.
-        known += max(ran["requests"] - 2 * connections, 1) if count > connections else count
+        known += max(ran["requests"] - 2 * connections, 1)
+        left = most_seconds - (time.monotonic() - began)
+        seconds = max(1, min(round((count - known) / (ran["requests"] / ran["seconds"]) + 0.5), int(left) + 1))
     return {"seconds": time.monotonic() - began, "known": min(known, count)}
+
+
+def protected(options):
+    """The peers of questions that are not about a hit's own cost: `direct` makes no difference to them."""
+    return [name for name in options.peers if name not in OPEN and name != "nginx-lua-direct"]

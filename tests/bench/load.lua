@@ -3,10 +3,10 @@
 --   wrk -s load.lua URL -- HEAD LENGTH FROM COUNT OFFSET
 --
 -- Tokens are HEAD and a number filled up with zeros to LENGTH bytes: those from FROM on, COUNT of them in turn, beginning at OFFSET. A COUNT of 0
--- is without end: every request has a token of its own. Up to 100 000 requests are made before the clock starts.
+-- is without end: every request has a token of its own. Up to 1000 requests are made before the clock starts.
 
 local requests, count, number, prefix, width, suffix = nil, nil, nil, nil, nil, nil
-local MADE_BEFORE = 100000
+local MADE_BEFORE = 1000
 
 local function of(n)
     local digits = string.format("%d", n)

@@ -14,9 +14,7 @@ CAPACITY = 10_000
 
 def ask(options, servers, say):
     rows = []
-    for name in options.peers:
-        if name in hosts.OPEN:
-            continue
+    for name in hosts.protected(options):
         with hosts.start(name, servers, capacity=CAPACITY) as host:
             host.check(["memory"])
             hosts.teach(host, HOT, 43)

@@ -12,9 +12,7 @@ DELAY = 100
 def ask(options, servers, say):
     rows = []
     servers.control(delay=DELAY)
-    for name in options.peers:
-        if name in hosts.OPEN:
-            continue
+    for name in hosts.protected(options):
         with hosts.start(name, servers) as host:
             host.check(["memory"])
             calls, last, middle, statuses = [], [], [], {}

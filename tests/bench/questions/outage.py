@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import threading
+import time
 
 import hosts
 
@@ -16,18 +17,15 @@ DELAY = 20
 
 def ask(options, servers, say):
     rows = []
-    for name in options.peers:
-        if name in hosts.OPEN:
-            continue
-        with hosts.start(name, servers, timeout=options.timeout) as host:
+    for name in hosts.protected(options):
+        with hosts.start(name, servers, timeout=options.timeout, cache="file") as host:
             host.check(["memory"])
             hosts.teach(host, KNOWN, 43)
             servers.control(delay=DELAY)
             rows.append(outage(options, servers, host))
             servers.control(hang=False, delay=0)
-        row = rows[-1]
-        say(f"outage, {name}: p99 of hits {row['hits_before']['p99_us'] / 1000:.2f} ms before, {row['hits_during']['p99_us'] / 1000:.2f} during, "
-            f"{row['hits_after']['p99_us'] / 1000:.2f} after; misses {row['misses_before']}, {row['misses_during']}, {row['misses_after']}")
+        for phase in ["before", "during", "after"]:
+            say(f"outage, {name}, {phase}: hits {rows[-1][f'hits_{phase}']}, misses {rows[-1][f'misses_{phase}']}")
     return {"known": KNOWN, "rate": RATE, "delay_ms": DELAY, "connections": CONNECTIONS, "hang_seconds": options.hang,
             "timeout_seconds": options.timeout, "rows": rows}
 
@@ -43,33 +41,34 @@ def outage(options, servers, host):
     answers = []
     reader = threading.Thread(target=lambda: answers.append(misses.stdout.read()))
     reader.start()
-    windows, spent = {"before": [], "during": [], "after": []}, 0.0
+    windows = {"before": [], "during": [], "after": []}
     edges = {}
     for phase, length in [("before", before), ("during", hang), ("after", after)]:
         if phase != "before":
             servers.control(hang=phase == "during")
-        edges[phase] = spent
-        until = spent + length
-        while spent < until - 0.5:
+        edges[phase] = time.time()
+        while time.time() < edges[phase] + length - 0.5:
             ran = hosts.load(host, "memory", CONNECTIONS, 1, count=KNOWN)
             windows[phase].append({name: ran[name] for name in ["p50_us", "p99_us", "requests", "refused", "broken"]})
-            spent += 1.0
     reader.join()
     misses.wait()
     row = {"peer": host.name}
     for phase, of in windows.items():
+        answered = [one for one in of if one["requests"] > 0]
         row[f"hits_{phase}"] = {
-            "p50_us": statistics.median(one["p50_us"] for one in of), "p99_us": statistics.median(one["p99_us"] for one in of),
-            "worst_p99_us": max(one["p99_us"] for one in of), "requests": sum(one["requests"] for one in of),
-            "failed": sum(one["refused"] + one["broken"] for one in of)}
-    row["windows"] = [[phase, one["p50_us"], one["p99_us"]] for phase, of in windows.items() for one in of]
+            "windows": len(of), "silent_windows": len(of) - len(answered), "requests": sum(one["requests"] for one in of),
+            "failed": sum(one["refused"] + one["broken"] for one in of),
+            # In a window without an answer nothing has a time.
+            **({what: statistics.median(one[what] for one in answered) for what in ["p50_us", "p99_us"]} if answered else {}),
+            **({"worst_p99_us": max(one["p99_us"] for one in answered)} if answered else {})}
+    row["windows"] = [[phase, one["p50_us"], one["p99_us"]] if one["requests"] else [phase, None, None]
+                      for phase, of in windows.items() for one in of]
     asked = json.loads(answers[0])
-    # wrk needs a moment to start, so that the phases last longer than their windows: these are told apart by what was answered.
-    first_failure = min((at for at, status, _ in asked if status != 200), default=None)
-    last_failure = max((at for at, status, _ in asked if status != 200), default=None)
     phases = {"before": [], "during": [], "after": []}
-    for at, status, ms in asked:
-        phase = "before" if first_failure is None or at < first_failure else "during" if at <= last_failure else "after"
+    for at, status, ms in asked["requests"]:
+        came = asked["began"] + at / 1000
+        # What was asked just before and had to wait belongs to the outage.
+        phase = "after" if came >= edges["after"] else "during" if came + ms / 1000 > edges["during"] else "before"
         phases[phase].append((status, ms))
     for phase, of in phases.items():
         row[f"misses_{phase}"] = summary(of)

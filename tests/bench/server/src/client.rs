@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,7 +54,7 @@ pub(crate) async fn burst(options: Options) -> Result<(), Box<dyn Error>> {
 
 pub(crate) async fn trickle(options: Options) -> Result<(), Box<dyn Error>> {
     let patience = Duration::from_secs_f64(options.patience);
-    let began = Instant::now();
+    let (began, wall) = (Instant::now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?);
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / options.rate));
     let tasks = LocalSet::new();
     let mut clients = JoinSet::new();
@@ -81,7 +81,7 @@ pub(crate) async fn trickle(options: Options) -> Result<(), Box<dyn Error>> {
             }
         })
         .await;
-    println!("{}", json!(all));
+    println!("{}", json!({ "began": wall.as_secs_f64(), "requests": all }));
     Ok(())
 }
 
