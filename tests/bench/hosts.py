@@ -133,7 +133,7 @@ class Host(Process):
         self.is_open = name in OPEN
         RUNS.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(dir=RUNS, prefix=f"{name}-"))
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 4 << 30 else None
         self.memory = Path(tempfile.mkdtemp(dir=memory, prefix="tokenward-bench-"))
         os.chmod(self.memory, 0o777)
         (self.memory / "www/memory/orders").mkdir(parents=True)
