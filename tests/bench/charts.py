@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.ticker  # noqa: E402
 
 import report  # noqa: E402
 
@@ -44,7 +45,9 @@ def bars(axes, names, spreads, scale=1.0, form="{:.1f}", log=False):
     ends = [one["quartiles"][1] / scale for one in spreads]
     for place, value, end in zip(places, values, ends):
         axes.annotate(form.format(value), (end, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_xlim(right=max(ends) * (3 if log else 1.18))
+    axes.set_xlim(right=max(ends) * (3 if log else 1.22))
+    if not log:
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
 
 
 def hits(asked):
@@ -98,15 +101,17 @@ def outage(asked):
     during = [place for place, window in enumerate(first, 1) if window[0] == "during"]
     left.axvspan(during[0] - 0.5, during[-1] + 0.5, color="#f3e6d0", zorder=0)
     left.set_yscale("log")
-    left.set_xlabel("windows of a second; the authorization server hangs in the shaded ones")
-    left.set_ylabel("hits: p99, ms")
+    left.set_title("remembered tokens")
+    left.set_xlabel("windows of a second (shaded: the server hangs)")
+    left.set_ylabel("p99, ms")
     left.legend(fontsize=8, ncols=2)
     names = [row["peer"] for row in asked["rows"]]
     spreads = [{"median": row["misses_during"]["p50_ms"] / 1000, "quartiles": [row["misses_during"]["p50_ms"] / 1000, row["misses_during"]["max_ms"] / 1000]}
                for row in asked["rows"]]
     bars(right, names, spreads, form="{:.2f}")
     right.axvline(asked["timeout_seconds"], color="#333333", linewidth=0.8, linestyle="--")
-    right.set_xlabel("misses in the outage: median and slowest, s (dashed: the time limit)")
+    right.set_title("new tokens in the outage")
+    right.set_xlabel("median and slowest answer, s (dashed: the limit)")
     return figure
 
 

@@ -14,7 +14,8 @@ use crate::{Options, token};
 const SAMPLE: u64 = 32;
 /// Of a token, as long as 32 random bytes in base64url.
 const LENGTH: usize = 43;
-const CONSUMER: &str = r#"[{"id": "7d3f0a52-5d3c-4a36-9a3b-6f1d5b5f0c11", "username": "jdoe", "custom_id": "customer-1"}]"#;
+const CONSUMER: &str =
+    r#"[{"id": "7d3f0a52-5d3c-4a36-9a3b-6f1d5b5f0c11", "username": "jdoe", "custom_id": "customer-1"}]"#;
 
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let config = Config::from_json(
@@ -57,7 +58,8 @@ fn remember(introspector: &Introspector, number: u64) -> Result<(), Box<dyn Erro
     let headers = [Header::new("Content-Type", "application/json")];
     let reply = token::introspect(&token).ok_or("no such token")?;
     let credentials = format!("Bearer {token}");
-    let Step::Introspect(exchange) = introspector.begin(&request(&[Header::new("Authorization", &credentials)]), Now::read())
+    let Step::Introspect(exchange) =
+        introspector.begin(&request(&[Header::new("Authorization", &credentials)]), Now::read())
     else {
         return Err("a new token was known".into());
     };
@@ -90,7 +92,8 @@ fn hits(introspector: &Introspector, options: &Options, seed: u64) -> Hits {
     let began = Instant::now();
     each(options, seed, |turn, credentials| {
         let timed = turn.is_multiple_of(SAMPLE).then(Instant::now);
-        let headers = [Header::new("Host", "gateway"), Header::new("Authorization", credentials), Header::new("Accept", "*/*")];
+        let headers =
+            [Header::new("Host", "gateway"), Header::new("Authorization", credentials), Header::new("Accept", "*/*")];
         let step = introspector.begin(&request(&headers), Now::read());
         assert!(matches!(step, Step::Done(Decision::Allow(_))), "a remembered token was not allowed");
         black_box(&step);
