@@ -1528,6 +1528,25 @@ enum tokenward_result tokenward_decision_set(const struct tokenward_decision *de
 uint64_t tokenward_decision_shared(const struct tokenward_decision *decision);
 
 /**
+ * What becomes of a request that goes on with no more than its header lines changed, which is what most do: for hosts that keep what they
+ * made of the lines to set under their number.
+ *
+ * decision: the decision.
+ * shared: where the number goes; as `tokenward_decision_shared`.
+ * names: where the array of names to remove goes; as `tokenward_decision_remove`.
+ * count: how many there are.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_ABSENT for a refusal, and where the target, the body or the answer change, too;
+ * TOKENWARD_NULL_POINTER.
+ *
+ * Threads: one at a time.
+ */
+enum tokenward_result tokenward_decision_headers_alone(const struct tokenward_decision *decision,
+                                                       uint64_t *shared,
+                                                       const struct tokenward_str **names,
+                                                       size_t *count);
+
+/**
  * The request target for the upstream, where the credential was taken out of it.
  *
  * decision: the decision.

@@ -48,8 +48,6 @@ static ngx_int_t ngx_http_tokenward_relist(ngx_http_request_t *r,
 static ngx_http_tokenward_lines_t *ngx_http_tokenward_find(uint64_t shared);
 static void ngx_http_tokenward_keep(uint64_t shared, ngx_table_elt_t *elts,
     size_t count);
-static ngx_uint_t ngx_http_tokenward_is_without(ngx_table_elt_t *h,
-    ngx_http_tokenward_names_t *without);
 static ngx_int_t ngx_http_tokenward_set_name(ngx_http_request_t *r,
     ngx_table_elt_t *h);
 
@@ -104,6 +102,43 @@ ngx_http_tokenward_is_same(const u_char *a, const u_char *b, size_t len)
             return 1;
         }
     }
+}
+
+
+static ngx_inline ngx_uint_t
+ngx_http_tokenward_is_name(ngx_table_elt_t *h, const tokenward_str *name)
+{
+    return h->key.len == name->len
+           && (ngx_http_tokenward_is_same(h->key.data, (u_char *) name->data,
+                                          name->len)
+               || ngx_strncasecmp(h->key.data, (u_char *) name->data, name->len)
+                  == 0);
+}
+
+
+/* Most requests have one name to go: Authorization. */
+
+static ngx_inline ngx_uint_t
+ngx_http_tokenward_is_without(ngx_table_elt_t *h,
+    ngx_http_tokenward_names_t *without)
+{
+    size_t  i;
+
+    if (without->count == 1) {
+        return ngx_http_tokenward_is_name(h, without->names);
+    }
+
+    if (without->names == NULL) {
+        return without->count == 0 && ngx_http_tokenward_is_managed(h);
+    }
+
+    for (i = 0; i < without->count; i++) {
+        if (ngx_http_tokenward_is_name(h, &without->names[i])) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -389,6 +424,36 @@ ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines)
 }
 
 
+/* A part behind the last one, or the first of all. */
+
+static ngx_inline ngx_list_part_t *
+ngx_http_tokenward_add_part(ngx_http_request_t *r,
+    ngx_http_tokenward_ctx_t *ctx, ngx_uint_t *nparts, ngx_list_part_t *last,
+    ngx_list_part_t *first)
+{
+    ngx_list_part_t  *part;
+
+    if (last == NULL) {
+        return first;
+    }
+
+    if (*nparts < NGX_HTTP_TOKENWARD_PARTS) {
+        part = &ctx->parts[(*nparts)++];
+
+    } else {
+        part = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
+        if (part == NULL) {
+            return NULL;
+        }
+    }
+
+    part->next = NULL;
+    last->next = part;
+
+    return part;
+}
+
+
 /* r's headers become those of a list, without some and with others behind. */
 
 static ngx_int_t
@@ -440,39 +505,39 @@ ngx_http_tokenward_relist(ngx_http_request_t *r,
         h = part->elts;
         begin = 0;
 
-        for (i = 0; i <= part->nelts; i++) {
+        for (i = 0; i < part->nelts; i++) {
 
-            if (i < part->nelts
-                && !ngx_http_tokenward_is_without(&h[i], without))
-            {
+            if (!ngx_http_tokenward_is_without(&h[i], without)) {
                 continue;
             }
 
-            if (i < part->nelts && &h[i] == r->headers_in.authorization) {
+            if (&h[i] == r->headers_in.authorization) {
                 r->headers_in.authorization = NULL;
             }
 
             if (i > begin) {
+                last = ngx_http_tokenward_add_part(r, ctx, &nparts, last,
+                                                   &list.part);
                 if (last == NULL) {
-                    last = &list.part;
-
-                } else {
-                    last->next = (nparts < NGX_HTTP_TOKENWARD_PARTS)
-                                 ? &ctx->parts[nparts++]
-                                 : ngx_palloc(r->pool, sizeof(ngx_list_part_t));
-                    if (last->next == NULL) {
-                        return NGX_ERROR;
-                    }
-
-                    last = last->next;
+                    return NGX_ERROR;
                 }
 
                 last->elts = &h[begin];
                 last->nelts = i - begin;
-                last->next = NULL;
             }
 
             begin = i + 1;
+        }
+
+        if (i > begin) {
+            last = ngx_http_tokenward_add_part(r, ctx, &nparts, last,
+                                               &list.part);
+            if (last == NULL) {
+                return NGX_ERROR;
+            }
+
+            last->elts = &h[begin];
+            last->nelts = i - begin;
         }
     }
 
@@ -530,51 +595,18 @@ ngx_http_tokenward_relist(ngx_http_request_t *r,
     }
 
     if (last->nelts) {
-        last->next = (nparts < NGX_HTTP_TOKENWARD_PARTS)
-                     ? &ctx->parts[nparts++]
-                     : ngx_palloc(r->pool, sizeof(ngx_list_part_t));
-        if (last->next == NULL) {
+        last = ngx_http_tokenward_add_part(r, ctx, &nparts, last, NULL);
+        if (last == NULL) {
             return NGX_ERROR;
         }
-
-        last = last->next;
     }
 
     last->elts = tail;
     last->nelts = count;
-    last->next = NULL;
 
     r->headers_in.headers.last = last;
 
     return NGX_OK;
-}
-
-
-static ngx_uint_t
-ngx_http_tokenward_is_without(ngx_table_elt_t *h,
-    ngx_http_tokenward_names_t *without)
-{
-    size_t  i;
-
-    if (without->names == NULL) {
-        return without->count == 0 && ngx_http_tokenward_is_managed(h);
-    }
-
-    for (i = 0; i < without->count; i++) {
-        if (h->key.len == without->names[i].len
-            && (ngx_http_tokenward_is_same(h->key.data,
-                                           (u_char *) without->names[i].data,
-                                           h->key.len)
-                || ngx_strncasecmp(h->key.data,
-                                   (u_char *) without->names[i].data,
-                                   h->key.len)
-                   == 0))
-        {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 

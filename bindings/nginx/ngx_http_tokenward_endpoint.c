@@ -192,7 +192,13 @@ ngx_http_tokenward_check_endpoint(ngx_conf_t *cf,
         return NULL;
     }
 
-    if (ucf->ssl == NULL) {
+    /*
+     * Newer ones have a place for TLS everywhere, which several locations may
+     * share, and make a context for those of "https". Where there is one, the
+     * call itself tells whether it is of this location.
+     */
+
+    if (ucf->ssl == NULL || ucf->ssl->ctx == NULL) {
         return "introspection_url is https, and the location proxies without "
                "TLS; \"insecure\" permits it";
     }

@@ -21,8 +21,14 @@ static ngx_int_t ngx_http_tokenward_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_tokenward_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_tokenward_handler(ngx_conf_t *cf, ngx_uint_t phase,
     ngx_http_handler_pt handler, ngx_uint_t last);
+static ngx_int_t ngx_http_tokenward_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_tokenward_init_process(ngx_cycle_t *cycle);
 static void ngx_http_tokenward_exit_process(ngx_cycle_t *cycle);
+
+
+/* This process is master and worker in one, and runs. */
+
+static ngx_uint_t  ngx_http_tokenward_single;
 
 
 static ngx_conf_enum_t  ngx_http_tokenward_phases[] = {
@@ -115,7 +121,7 @@ ngx_module_t  ngx_http_tokenward_module = {
     ngx_http_tokenward_commands,           /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_tokenward_init_module,        /* init module */
     ngx_http_tokenward_init_process,       /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -362,6 +368,25 @@ ngx_http_tokenward_handler(ngx_conf_t *cf, ngx_uint_t phase,
 }
 
 
+/*
+ * With "master_process off", nginx gives a new configuration no connections
+ * and no call of init_process: it accepts nobody any more. Who is connected
+ * already stays with the old configuration, introspectors included.
+ */
+
+static ngx_int_t
+ngx_http_tokenward_init_module(ngx_cycle_t *cycle)
+{
+    if (ngx_http_tokenward_single) {
+        ngx_log_error(NGX_LOG_ALERT, cycle->log, 0,
+                      "tokenward: nginx cannot reload its configuration with "
+                      "\"master_process off\", restart it");
+    }
+
+    return NGX_OK;
+}
+
+
 /* A cache manager is no worker. */
 
 static ngx_int_t
@@ -385,6 +410,8 @@ ngx_http_tokenward_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_tokenward_metrics_start(cycle);
+
+    ngx_http_tokenward_single = (ngx_process == NGX_PROCESS_SINGLE);
 
     return NGX_OK;
 }

@@ -15,6 +15,8 @@
 
 static ngx_int_t ngx_http_tokenward_access(ngx_http_request_t *r,
     ngx_uint_t satisfy);
+static ngx_uint_t ngx_http_tokenward_is_outgrown(ngx_http_tokenward_ctx_t *ctx,
+    ngx_http_request_t *r);
 static ngx_int_t ngx_http_tokenward_handle(ngx_http_request_t *r,
     ngx_http_tokenward_loc_conf_t *conf);
 static ngx_int_t ngx_http_tokenward_read_body(ngx_http_tokenward_ctx_t *ctx);
@@ -88,7 +90,8 @@ ngx_http_tokenward_preaccess_handler(ngx_http_request_t *r)
         ctx = ngx_http_tokenward_ctx(r->main);
 
         if (ctx && ctx->allowed
-            && ctx->source == conf->source && ctx->policy == conf->policy)
+            && ctx->source == conf->source && ctx->policy == conf->policy
+            && !ngx_http_tokenward_is_outgrown(ctx, r))
         {
             return NGX_DECLINED;
         }
@@ -150,6 +153,22 @@ ngx_http_tokenward_access(ngx_http_request_t *r, ngx_uint_t satisfy)
 
 
 /*
+ * A preflight request is let through for what it is. nginx makes a GET of it
+ * for the page of an error, and for a subrequest: nobody has allowed these.
+ */
+
+static ngx_uint_t
+ngx_http_tokenward_is_outgrown(ngx_http_tokenward_ctx_t *ctx,
+    ngx_http_request_t *r)
+{
+    return ctx->allowed
+           && r->method != NGX_HTTP_OPTIONS
+           && tokenward_decision_identity(ctx->decision)
+              == TOKENWARD_IDENTITY_NONE;
+}
+
+
+/*
  * NGX_DECLINED: the request goes on. It is entered again after the body was
  * read, a call was answered or a wait ended, and after internal redirects.
  */
@@ -178,9 +197,15 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
         ctx->source = conf->source;
         ctx->policy = conf->policy;
 
-    } else if (ctx->source != conf->source || ctx->policy != conf->policy) {
+    } else if (ctx->source != conf->source || ctx->policy != conf->policy
+               || ngx_http_tokenward_is_outgrown(ctx, r))
+    {
 
         /* another configuration: what the client sent is looked at anew */
+
+        if (ngx_http_tokenward_is_outgrown(ctx, r)) {
+            ctx->method = r->method_name;
+        }
 
         if (ngx_http_tokenward_retire(ctx) != NGX_OK) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;

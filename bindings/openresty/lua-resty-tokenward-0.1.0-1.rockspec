@@ -1,9 +1,8 @@
 package = "lua-resty-tokenward"
 version = "0.1.0-1"
 source = {
-   url = "git+https://github.com/tokenward/tokenward",
-   tag = "v0.1.0",
-   dir = "tokenward/bindings/openresty",
+   -- `luarocks make` takes what lies in this folder. Whoever publishes a rock names the repository that it comes from.
+   url = ".",
 }
 description = {
    summary = "OAuth 2.0 token introspection for OpenResty, with a cache, single flight, consumers and header edits",
@@ -29,6 +28,7 @@ build = {
       ["resty.tokenward.headers"] = "lib/resty/tokenward/headers.lua",
       ["resty.tokenward.library"] = "lib/resty/tokenward/library.lua",
       ["resty.tokenward.metrics"] = "lib/resty/tokenward/metrics.lua",
+      ["resty.tokenward.passed"] = "lib/resty/tokenward/passed.lua",
       ["resty.tokenward.step"] = "lib/resty/tokenward/step.lua",
       ["resty.tokenward.transport"] = "lib/resty/tokenward/transport.lua",
    },

@@ -63,7 +63,7 @@ fn valid_already(bounds: &Bounds, wall: i64, leeway: i64) -> Result<(), Reason> 
 /// A token that is bound to a key (RFC 8705, RFC 9449) cannot be honoured without its proof, and a refresh or ID token is
 /// no access token at all.
 fn usable_as_bearer(bounds: &Bounds, needed: &Requirements) -> Result<(), Reason> {
-    if needed.bearer_only && bounds.not_bearer { Err(Reason::TokenNotUsable) } else { Ok(()) }
+    if needed.bearer_only && !bounds.is_bearer() { Err(Reason::TokenNotUsable) } else { Ok(()) }
 }
 
 fn issuer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {

@@ -42,26 +42,35 @@ pub(crate) const MEMBERS: [&str; 11] =
 /// What every decision looks at. A hit finds a copy of it where it has to look anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    exp: i64,
-    nbf: i64,
+    pub(crate) times: [i64; 2],
+    pub(crate) marks: Marks,
+}
+
+/// What is not a time about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
     has_exp: bool,
     has_nbf: bool,
     /// A `cnf` member, or the mark of a DPoP-bound, refresh or ID token.
-    pub(crate) not_bearer: bool,
+    not_bearer: bool,
 }
 
 impl Bounds {
     pub(crate) fn new(exp: Option<NumericDate>, nbf: Option<NumericDate>, not_bearer: bool) -> Self {
-        let (has_exp, has_nbf) = (exp.is_some(), nbf.is_some());
-        Self { exp: exp.map_or(0, |exp| exp.0), nbf: nbf.map_or(0, |nbf| nbf.0), has_exp, has_nbf, not_bearer }
+        let times = [exp, nbf].map(|date| date.map_or(0, |date| date.0));
+        Self { times, marks: Marks { has_exp: exp.is_some(), has_nbf: nbf.is_some(), not_bearer } }
     }
 
     pub(crate) fn exp(&self) -> Option<NumericDate> {
-        self.has_exp.then_some(NumericDate(self.exp))
+        self.marks.has_exp.then_some(NumericDate(self.times[0]))
     }
 
     pub(crate) fn nbf(&self) -> Option<NumericDate> {
-        self.has_nbf.then_some(NumericDate(self.nbf))
+        self.marks.has_nbf.then_some(NumericDate(self.times[1]))
+    }
+
+    pub(crate) fn is_bearer(&self) -> bool {
+        !self.marks.not_bearer
     }
 }
 

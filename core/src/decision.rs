@@ -262,31 +262,41 @@ pub struct Allow {
 
 /// What an allow shares with others of the same answer and policy.
 ///
-/// What every hit looks at comes first, in this order: it shares a cache line with the reference count, which a hit touches anyway.
+/// In this order, so that what nearly everybody looks at is near the reference count, which a hit touches in any case.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Grant {
     /// None for the anonymous consumer.
     pub(crate) claims: Option<Arc<Claims>>,
-    pub(crate) made: Made,
     /// Of no other grant in the process.
     id: u64,
     pub(crate) identity: Identity,
     pub(crate) set: Set,
+    pub(crate) made: Made,
 }
 
 /// How the edits of an answer were made. What was made otherwise is not used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Made {
     /// The policy's way of making them.
-    pub(crate) edits: u64,
+    pub(crate) edits: u32,
     /// Of the directory of consumers.
-    pub(crate) generation: u64,
+    pub(crate) generation: u32,
     /// The limit of header values.
-    pub(crate) header_bytes: usize,
+    header_bytes: u32,
+}
+
+impl Made {
+    /// None after four thousand million policies or directories: what cannot be told apart is not kept.
+    pub(crate) fn new(edits: u64, generation: u64, header_bytes: usize) -> Option<Self> {
+        // No value comes near 4 GiB, so limits beyond are one.
+        let header_bytes = u32::try_from(header_bytes).unwrap_or(u32::MAX);
+        Some(Self { edits: u32::try_from(edits).ok()?, generation: u32::try_from(generation).ok()?, header_bytes })
+    }
 }
 
 impl Grant {
+    /// `made` is looked at only where it is kept.
     pub(crate) fn of_token(claims: &Arc<Claims>, made: Made, identity: Identity, set: Set) -> Self {
         Self { claims: Some(Arc::clone(claims)), made, id: next_id(), identity, set }
     }

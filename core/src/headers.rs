@@ -68,6 +68,15 @@ pub fn is_managed(name: &[u8]) -> bool {
     is(b"x-consumer-") || is(b"x-credential-") || (name.len() == ANONYMOUS.len() && is(b"x-anonymous-consumer"))
 }
 
+/// How the names of the header fields begin that count whatever else a request is: `Authorization`, and what [`is_managed`] knows. In
+/// lower case; case is ignored, and `_` and `.` are read as `-`. Only a field whose name begins with one of these counts, though
+/// not every one that does.
+///
+/// For hosts that leave out the others, see [`Introspector::is_lean`](crate::Introspector::is_lean).
+pub fn counted_headers() -> impl Iterator<Item = &'static str> {
+    ["authorization", "x-anonymous-consumer", "x-consumer-", "x-credential-"].into_iter()
+}
+
 /// How an array of a claim becomes a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArrayFormat {

@@ -77,10 +77,12 @@ mod flight;
 mod headers;
 mod hide;
 mod introspector;
+mod key;
 #[cfg(feature = "load")]
 mod load;
 mod log;
 mod outbound;
+mod recent;
 mod reply;
 mod request;
 mod stats;
@@ -94,7 +96,7 @@ pub use config::settings;
 pub use config::{Config, ConfigError, Policy, Problem, Profile, TlsRoots};
 pub use consumer::{Consumer, Consumers, Identity};
 pub use decision::{Allow, Decision, Deny, Reason, Shared, Source};
-pub use headers::{HeaderEdits, is_managed, set_headers};
+pub use headers::{HeaderEdits, counted_headers, is_managed, set_headers};
 pub use introspector::{BuildError, Builder, Exchange, Introspector, Step, Wait};
 #[cfg(feature = "load")]
 pub use load::{Document, Loader};

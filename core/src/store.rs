@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::cache::{Hit, Key, KeyHasher, Keys, Lookup, Pools};
+use crate::cache::{Hit, Lookup, Pools};
 use crate::claims::Claims;
 use crate::config::{Config, Settings, Sizes};
 use crate::decision::Grant;
 use crate::flight::{Flight, Outcome, Ticket, Wakes};
+use crate::key::{Key, KeyHasher, Keys};
 use crate::request::Request;
 use crate::stats::Snapshot;
 

@@ -233,6 +233,11 @@ impl<'a> Found<'a> {
     }
 }
 
+/// Whether a body of this method's requests may hold a token.
+pub(crate) fn may_have_body(method: &[u8]) -> bool {
+    matches!(method, b"POST" | b"PUT" | b"PATCH")
+}
+
 enum Body {
     None,
     NotSearched,
@@ -241,7 +246,7 @@ enum Body {
 
 impl Body {
     fn of(request: &Request<'_>, reading: &Reading) -> Self {
-        if !matches!(request.method, b"POST" | b"PUT" | b"PATCH") {
+        if !may_have_body(request.method) {
             return Self::None;
         }
         let form = match media_type(request.headers) {

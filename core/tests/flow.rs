@@ -414,3 +414,52 @@ fn a_host_without_room_refuses_all_who_wait_and_the_next_asks_again() {
     assert_eq!(introspector.snapshot().in_flight, 0);
     assert!(matches!(begin(&introspector, "abc", now), Step::Introspect(_)));
 }
+
+#[test]
+fn a_request_whose_body_is_needed_and_was_not_read_begins_nothing() {
+    const BODY: &str = r#"{"introspection_url": "https://as.example/", "authorization_value": "Basic eA==", "profile": "kong"}"#;
+    let introspector = introspector(BODY);
+    let form = Header::new("Content-Type", "application/x-www-form-urlencoded");
+    let (with_form, bearer) = ([form], [form, Header::new("Authorization", "Bearer abc")]);
+    let needed = Request::new("POST", "/").headers(&with_form);
+    assert!(introspector.needs_body(&needed));
+    assert!(introspector.begin_without_body(None, &needed, at(1)).is_none());
+    let snapshot = introspector.snapshot();
+    assert_eq!(
+        (snapshot.misses, snapshot.allowed, snapshot.denied.iter().map(|(_, count)| count).sum::<u64>()),
+        (0, 0, 0)
+    );
+
+    // The token is in the header, which takes precedence: no body is needed.
+    let step = introspector.begin_without_body(None, &Request::new("POST", "/").headers(&bearer), at(1));
+    assert!(matches!(step, Some(Step::Introspect(_))), "{step:?}");
+    drop(step);
+    // A policy that does not look at bodies needs none.
+    let policy = introspector.policy(r#"{"token_from": ["header"]}"#).unwrap();
+    match introspector.begin_without_body(Some(&policy), &needed, at(1)) {
+        Some(Step::Done(Decision::Deny(deny))) => assert_eq!(deny.reason(), Reason::TokenMissing),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_hit_and_no_refusal_of_any_thread_goes_uncounted() {
+    const THREADS: usize = 48; // more than have counters of their own
+    const EACH: usize = 500;
+    let introspector = introspector(CONFIG);
+    assert!(drive(begin(&introspector, "abc", at(1000)), at(1000), |_| r#"{"active":true}"#.to_owned()).is_allow());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    assert!(matches!(begin(&introspector, "abc", at(1001)), Step::Done(Decision::Allow(_))));
+                    assert!(matches!(begin(&introspector, "", at(1001)), Step::Done(Decision::Deny(_))));
+                }
+            });
+        }
+    });
+    let snapshot = introspector.snapshot();
+    let count = u64::try_from(THREADS * EACH).unwrap();
+    assert_eq!((snapshot.hits, snapshot.allowed), (count, count + 1));
+    assert_eq!(snapshot.denied(Reason::RequestMalformed) + snapshot.denied(Reason::TokenMissing), count);
+}

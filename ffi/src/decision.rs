@@ -15,6 +15,8 @@ use crate::text::{Call, first, tokenward_header, tokenward_str};
 /// What becomes of a request: it goes on with exact edits, or the client gets an exact answer.
 pub struct tokenward_decision {
     pub(crate) core: Decision,
+    /// The name to remove, where it is one: that of most requests.
+    removed: OnceCell<[tokenward_str; 1]>,
     /// Made when C first looks: a decision that is only asked for its outcome costs nothing more.
     views: OnceCell<Box<Views>>,
 }
@@ -183,6 +185,40 @@ pub unsafe extern "C" fn tokenward_decision_set(
 pub unsafe extern "C" fn tokenward_decision_shared(decision: *const tokenward_decision) -> u64 {
     // SAFETY: the header's rule for handles.
     guard_or(0, || unsafe { allow(decision) }.ok().and_then(|(_, allow)| allow.shared()).map_or(0, Shared::number))
+}
+
+/// What becomes of a request that goes on with no more than its header lines changed, which is what most do: for hosts that keep what they
+/// made of the lines to set under their number.
+///
+/// decision: the decision.
+/// shared: where the number goes; as `tokenward_decision_shared`.
+/// names: where the array of names to remove goes; as `tokenward_decision_remove`.
+/// count: how many there are.
+///
+/// Returns: TOKENWARD_OK; TOKENWARD_ABSENT for a refusal, and where the target, the body or the answer change, too;
+/// TOKENWARD_NULL_POINTER.
+///
+/// Threads: one at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_decision_headers_alone(
+    decision: *const tokenward_decision,
+    shared: *mut u64,
+    names: *mut *const tokenward_str,
+    count: *mut usize,
+) -> tokenward_result {
+    guard(|| {
+        // SAFETY: the header's rules for handles and outputs.
+        let ((decision, allow), shared, names, count) =
+            unsafe { (allow(decision)?, Out::new(shared)?, Out::new(names)?, Out::new(count)?) };
+        if allow.target().is_some() || allow.body().is_some() || allow.response_headers().next().is_some() {
+            return Err(tokenward_result::TOKENWARD_ABSENT);
+        }
+        let all = decision.names_to_remove(allow);
+        shared.set(allow.shared().map_or(0, Shared::number));
+        names.set(first(all));
+        count.set(all.len());
+        Ok(())
+    })
 }
 
 /// The request target for the upstream, where the credential was taken out of it.
@@ -495,7 +531,7 @@ pub(crate) fn identity_of(identity: &Identity) -> tokenward_identity {
 impl tokenward_decision {
     #[inline]
     pub(crate) fn new(core: Decision) -> Self {
-        Self { core, views: OnceCell::new() }
+        Self { core, removed: OnceCell::new(), views: OnceCell::new() }
     }
 
     /// Made when C first looks.
@@ -505,13 +541,22 @@ impl tokenward_decision {
             .get_or_init(|| allow.edits().set().map(|(name, value)| tokenward_header::of(name, value)).collect())
     }
 
-    /// Likewise.
+    /// Likewise. The credential alone, which is what most requests have, takes no memory.
     pub(crate) fn names_to_remove(&self, allow: &Allow) -> &[tokenward_str] {
+        let mut names = allow.edits().remove();
+        let Some(name) = names.next() else { return &[] };
+        if names.next().is_none() {
+            return self.removed.get_or_init(|| [tokenward_str::of(name)]);
+        }
         self.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect())
     }
 
     /// Likewise: those of an allow, or of a refusal.
     pub(crate) fn answer_lines<'a>(&self, lines: impl Iterator<Item = (&'a str, &'a str)>) -> &[tokenward_header] {
+        let mut lines = lines.peekable();
+        if lines.peek().is_none() {
+            return &[];
+        }
         self.views().answer.get_or_init(|| lines.map(|(name, value)| tokenward_header::of(name, value)).collect())
     }
 

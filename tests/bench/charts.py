@@ -16,11 +16,11 @@ import matplotlib.ticker  # noqa: E402
 import report  # noqa: E402
 
 COLOURS = {
-    "nginx": "#9a9a9a", "nginx-tokenward": "#0b6e4f", "nginx-lua": "#4caf7d", "nginx-lua-direct": "#8fd3b0", "nginx-njs": "#e08e45",
+    "nginx": "#9a9a9a", "nginx-tokenward": "#0b6e4f", "nginx-lua": "#4caf7d", "nginx-njs": "#e08e45",
     "apache": "#9a9a9a", "apache-oauth2": "#b5475c", "apache-openidc": "#7a5ba6",
 }
 SHORT = {
-    "nginx": "nginx, open", "nginx-tokenward": "Tokenward module", "nginx-lua": "Tokenward Lua", "nginx-lua-direct": "Tokenward Lua, direct",
+    "nginx": "nginx, open", "nginx-tokenward": "Tokenward module", "nginx-lua": "Tokenward Lua",
     "nginx-njs": "auth_request + njs", "apache": "Apache, open", "apache-oauth2": "mod_oauth2", "apache-openidc": "mod_auth_openidc",
 }
 plt.rcParams.update({

@@ -39,7 +39,6 @@ KINDS = {
     "nginx": ("nginx", "nginx.conf", "nginx, unprotected"),
     "nginx-tokenward": ("nginx", "nginx-tokenward.conf", "nginx, Tokenward module"),
     "nginx-lua": ("nginx", "nginx-lua.conf", "nginx, Tokenward Lua library"),
-    "nginx-lua-direct": ("nginx", "nginx-lua.conf", "nginx, Tokenward Lua library, `direct`"),
     "nginx-njs": ("nginx", "nginx-njs.conf", "nginx, auth_request and njs"),
     "apache": ("apache", "apache.conf", "Apache, unprotected"),
     "apache-oauth2": ("apache", "apache-oauth2.conf", "Apache, mod_oauth2"),
@@ -171,7 +170,6 @@ class Host(Process):
             "APACHE_USER": "User www-data\nGroup www-data" if root else "",
             "TOKENWARD_MODULE": TARGET / "nginx/ngx_http_tokenward_module.so",
             "TOKENWARD_LIBRARY": TARGET / "shipped/libtokenward.so",
-            "LUA_OPTIONS": "direct = true," if self.name == "nginx-lua-direct" else "",
             "TIMEOUT": timeout, "TIMEOUT_MS": timeout * 1000, "CAPACITY": capacity,
             "ZONE_MB": max(1, capacity // 6000), "OPEN_FILES": min(capacity, 250_000),
             "OAUTH2_CACHE": oauth2, "OPENIDC_CACHE": openidc, "OPENIDC_ENCRYPT": "On" if long_tokens else "Off",
@@ -306,5 +304,4 @@ def teach(host, count, length, head="person.", first=0, most_seconds=300, kind="
 
 
 def protected(options):
-    """The peers of questions that are not about a hit's own cost: `direct` makes no difference to them."""
-    return [name for name in options.peers if name not in OPEN and name != "nginx-lua-direct"]
+    return [name for name in options.peers if name not in OPEN]

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What protecting a location of nginx costs: CPU time per request on cache hits, against the same location unprotected.
 
-    tests/bench/nginx.py [--rounds 9] [--seconds 2] [--json FILE]     proxied and empty_gif, protected and not
+    tests/bench/nginx.py [--rounds 9] [--seconds 2] [--json FILE]     proxied and empty_gif, protected and not; proxied also
+                                                                     against a location whose upstream is sent the same bytes
     tests/bench/nginx.py --instructions                              of a protected hit minus unprotected, by callgrind
 
 One worker; one introspection server and one upstream of their own processes. Needs nginx, wrk (or valgrind) and the module built:
@@ -41,6 +42,18 @@ REPLY = {
 APPLICATION_TOKEN = "mF9xB5f1Z0xJq4tKTlKvrN8w2bHc7sUeyDaG3iPo6Lk"
 APPLICATION_REPLY = {"active": True, "client_id": "billing", "scope": "orders:read", "exp": 4102444800}
 TOKENS = {"": TOKEN, " application": APPLICATION_TOKEN}
+# What the upstream is then told, as an operator would write it by hand: nginx takes its time for longer requests, whoever made them so.
+WRITTEN = {
+    "": {
+        "X-Credential-Scope": "orders:read orders:write", "X-Credential-Client-ID": "l238j323ds-23ij4",
+        "X-Credential-Identifier": "jdoe", "X-Credential-Token-Type": "Bearer", "X-Credential-Exp": 4102444800,
+        "X-Credential-Iat": 1419350238, "X-Credential-Sub": "Z5O3upPC88QrAjx00dis",
+        "X-Credential-Aud": "https://protected.example.net/resource", "X-Credential-Iss": "https://server.example.com/",
+        "X-Consumer-ID": "7d3f0a52-5d3c-4a36-9a3b-6f1d5b5f0c11", "X-Consumer-Custom-ID": "customer-1",
+        "X-Consumer-Username": "jdoe",
+    },
+    " application": {"X-Credential-Client-ID": "billing", "X-Credential-Scope": "orders:read", "X-Credential-Exp": 4102444800},
+}
 REPLIES = {TOKEN: REPLY, APPLICATION_TOKEN: APPLICATION_REPLY}
 
 
@@ -109,12 +122,14 @@ class Scene:
     """An introspection server, an upstream, and the configuration of the servers that are compared."""
 
     NAMES = ["proxied", "proxied protected", "gif", "gif protected"]
+    WRITTEN = ["proxied written", "proxied written application"]
 
     def __enter__(self):
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), AuthorizationServer)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         upstream = free_port()
-        self.upstream = Nginx(f"server {{ listen 127.0.0.1:{upstream}; location / {{ return 200 'hello'; }} }}",
+        self.upstream = Nginx(f"server {{ listen 127.0.0.1:{upstream}; location / {{ return 200 'hello'; }}\n"
+                              "location = /length { return 200 $request_length; } }",
                               module=False)
         self.upstream.wait(upstream)
         self.folder = Path(tempfile.mkdtemp())
@@ -124,12 +139,15 @@ class Scene:
             "consumers": [{"id": "7d3f0a52-5d3c-4a36-9a3b-6f1d5b5f0c11", "username": "jdoe", "custom_id": "customer-1"}],
         }
         (self.folder / "tokenward.json").write_text(json.dumps(config))
-        self.ports = {name: free_port() for name in self.NAMES}
+        self.ports = {name: free_port() for name in self.NAMES + self.WRITTEN}
         servers = []
         for name, port in self.ports.items():
             protected = "tokenward on;" if "protected" in name else ""
             content = "empty_gif;" if "gif" in name else (
                 "proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection '';")
+            if name in self.WRITTEN:
+                lines = {"Authorization": "", **WRITTEN[name.removeprefix("proxied written")]}
+                content += "".join(f"proxy_set_header {line} '{value}';" for line, value in lines.items())
             servers.append(
                 f"server {{ listen 127.0.0.1:{port}; location / {{ {protected} {content} }}\n"
                 f"location = /introspect {{ internal; proxy_pass http://{endpoint}/introspect; }} }}")
@@ -147,14 +165,30 @@ class Scene:
         shutil.rmtree(self.folder)
 
 
+def check_written(scene):
+    """Protected or written by hand, the upstream is sent as much."""
+    for whose, token in TOKENS.items():
+        pair = []
+        for name in ["proxied protected", "proxied written" + whose]:
+            status, body = harness.fetch(f"http://127.0.0.1:{scene.ports[name]}/length", token)
+            pair.append((status, int(body)))
+        # The host's name there is that of the upstream in both.
+        if pair[0] != pair[1] or pair[0][0] != 200:
+            raise SystemExit(f"{whose}: the upstream is sent {pair[0][1]} bytes protected, {pair[1][1]} written by hand")
+
+
 def costs(options):
     results = {}
     with Scene() as scene, Nginx(scene.http) as nginx:
         nginx.wait(scene.ports["gif"])
+        check_written(scene)
         for name in ["proxied", "gif"]:
             for whose, token in TOKENS.items():
                 targets = [harness.Target(f"{name}={nginx.process.pid}={scene.url(name)}=open"),
                            harness.Target(f"{name} protected={nginx.process.pid}={scene.url(name + ' protected')}")]
+                if name == "proxied":
+                    targets.append(harness.Target(
+                        f"proxied written{whose}={nginx.process.pid}={scene.url('proxied written' + whose)}=open"))
                 results[name + whose] = harness.measure(targets, token, options.rounds, options.seconds)
                 print(f"{name}{whose}:", file=sys.stderr)
                 for line in harness.describe(results[name + whose]):
@@ -166,22 +200,25 @@ def instructions():
     """Per request, by the difference of two runs over one connection."""
     counts = {}
     with Scene() as scene:
-        for name in scene.NAMES:
+        for name in scene.NAMES + ["proxied written"]:
             for whose, token in TOKENS.items():
+                port = scene.ports[name + whose if "written" in name else name]
                 totals = []
                 for rounds in [500, 1500]:
                     wrapper = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
                     folder = Path(tempfile.mkdtemp())
                     log = folder / "log"
                     with Nginx(scene.http, wrapper=[*wrapper, f"--log-file={log}"], single=True) as nginx:
-                        nginx.wait(scene.ports[name])
-                        exchange(scene.ports[name], token, rounds)
+                        nginx.wait(port)
+                        exchange(port, token, rounds)
                     totals.append(int(re.search(r"Collected : (\d+)", log.read_text())[1]))
                     shutil.rmtree(folder)
                 counts[name + whose] = (totals[1] - totals[0]) / 1000
     for name in ["proxied", "gif"]:
         for whose in TOKENS:
             counts[f"{name}{whose}: protected minus unprotected"] = counts[f"{name} protected{whose}"] - counts[name + whose]
+    for whose in TOKENS:
+        counts[f"proxied{whose}: protected minus written"] = counts["proxied protected" + whose] - counts["proxied written" + whose]
     for name, count in counts.items():
         print(f"{name}: {count:.0f} instructions", file=sys.stderr)
     return counts

@@ -4,8 +4,8 @@
     tests/bench/openresty.py [--rounds 9] [--seconds 2] [--json FILE]
 
 One worker. `client` is the answer about an application's token: three headers for the upstream. `rfc` is RFC 7662's example with a
-consumer: thirteen. Most of what the headers cost is nginx's own setting of each. `direct` and `request` are gates with `direct = true` and
-`direct = false`; `context` one with `context = true`.
+consumer: thirteen. `module` and `request` are gates with `direct = "module"` and `direct = false`; `context` one with `context = true`. `floor`
+is a location whose access_by_lua does nothing.
 Needs nginx with the Lua module, wrk, and target/shipped/libtokenward.so. `tests/bench/harness.py` says how it is measured.
 """
 
@@ -23,8 +23,8 @@ CLIENT = {"active": True, "scope": "orders:read", "client_id": "billing", "exp":
 GATES = {
     "client": (CLIENT, ""),
     "rfc": (REPLY, ""),
-    "client_direct": (CLIENT, "direct = true,"),
-    "rfc_direct": (REPLY, "direct = true,"),
+    "client_module": (CLIENT, 'direct = "module",'),
+    "rfc_module": (REPLY, 'direct = "module",'),
     "client_request": (CLIENT, "direct = false,"),
     "rfc_request": (REPLY, "direct = false,"),
     "client_context": (CLIENT, "context = true,"),
@@ -53,6 +53,7 @@ def servers(upstream, port):
     locations = []
     for kind, content in contents.items():
         locations.append(f"location /{kind} {{ {content} }}")
+        locations.append(f"location /{kind}-floor {{ access_by_lua_block {{ }} {content} }}")
         for name in GATES:
             access = f'access_by_lua_block {{ require("gates").{name}:access() }}'
             locations.append(f"location /{kind}-{name} {{ {access} {content} }}")
@@ -87,6 +88,8 @@ def main():
             nginx.wait(port)
             for kind in options.kinds:
                 targets = [harness.Target(f"{kind}={nginx.process.pid}=http://127.0.0.1:{port}/{kind}/orders/7=open")]
+                targets.append(harness.Target(
+                    f"{kind} floor={nginx.process.pid}=http://127.0.0.1:{port}/{kind}-floor/orders/7=open"))
                 targets += [harness.Target(f"{kind} {name}={nginx.process.pid}=http://127.0.0.1:{port}/{kind}-{name}/orders/7")
                             for name in options.gates]
                 results[kind] = harness.measure(targets, TOKEN, options.rounds, options.seconds)

@@ -19,7 +19,6 @@ TITLES = {
     "nginx": "nginx, unprotected",
     "nginx-tokenward": "nginx, Tokenward module",
     "nginx-lua": "nginx, Tokenward Lua library",
-    "nginx-lua-direct": "nginx, Tokenward Lua library, `direct`",
     "nginx-njs": "nginx, auth_request and njs",
     "apache": "Apache, unprotected",
     "apache-oauth2": "Apache, mod_oauth2",
@@ -82,8 +81,7 @@ def goals(questions):
         rows = questions["hits"]["rows"]
         for peer, kind, most, name in [
                 ("nginx-tokenward", "proxied", 1.03, "module, proxied"), ("nginx-tokenward", "memory", 1.07, "module, in memory"),
-                ("nginx-lua", "memory", 1.20, "Lua library, in memory"),
-                ("nginx-lua-direct", "memory", 1.20, "Lua library with `direct`, in memory")]:
+                ("nginx-lua", "memory", 1.20, "Lua library, in memory")]:
             for row in rows:
                 if row["peer"] == peer and row["kind"] == kind:
                     found = row["cpu_us_ratio"]

@@ -10,7 +10,7 @@ topic_decisions(void)
     char                       digits[8];
     size_t                     count = 9;
     int64_t                    expires = 0;
-    uint64_t                   shared = 0;
+    uint64_t                   shared = 0, number = 0;
     tokenward_str              s;
     tokenward_step            *step = NULL;
     tokenward_header           request_headers[2];
@@ -48,6 +48,7 @@ topic_decisions(void)
     CHECK(tokenward_decision_is_allow(decision));
     CHECK(tokenward_decision_reason(decision) == 0 && tokenward_decision_status(decision) == 0);
     CHECK(tokenward_decision_source(decision) == TOKENWARD_SOURCE_ENDPOINT);
+    CHECK(tokenward_decision_headers_alone(decision, &number, &names, &count) == TOKENWARD_ABSENT);
     shared = tokenward_decision_shared(decision);
     CHECK(tokenward_decision_target(decision, &s) == TOKENWARD_OK && is(s, "/a?b=1"));
     CHECK(tokenward_decision_response_headers(decision, &headers, &count) == TOKENWARD_OK && count == 1);
@@ -104,7 +105,40 @@ topic_decisions(void)
     CHECK(tokenward_decision_source(decision) == TOKENWARD_SOURCE_CACHE);
     CHECK(tokenward_decision_shared(decision) == shared && shared != 0);
     CHECK(tokenward_decision_body(decision, &s) == TOKENWARD_OK && is(s, "b=1"));
+    CHECK(tokenward_decision_headers_alone(decision, &shared, &names, &count) == TOKENWARD_ABSENT);
     tokenward_step_free(step);
+
+    /* Headers alone change. */
+    request.method = text("GET");
+    request.body = (tokenward_str) {NULL, 0};
+    request_headers[0].name = text("authorization");
+    request_headers[0].value = text("Bearer abc");
+    request.headers_len = 1;
+    CHECK(tokenward_begin(introspector, NULL, &request, &NOW, &step) == TOKENWARD_OK);
+    decision = tokenward_step_decision(step);
+    count = 9;
+    CHECK(tokenward_decision_headers_alone(decision, &number, &names, &count) == TOKENWARD_OK);
+    CHECK(number == shared && count == 1 && is(names[0], "Authorization"));
+    tokenward_step_free(step);
+    request_headers[1].name = text("X-Credential-Sub");
+    request_headers[1].value = text("root");
+    request.headers_len = 2;
+    CHECK(tokenward_begin(introspector, NULL, &request, &NOW, &step) == TOKENWARD_OK);
+    decision = tokenward_step_decision(step);
+    CHECK(tokenward_decision_headers_alone(decision, &number, &names, &count) == TOKENWARD_OK);
+    CHECK(number == shared && count == 2 && is(names[0], "Authorization") && is(names[1], "X-Credential-Sub"));
+    tokenward_step_free(step);
+    request.headers_len = 0;
+    CHECK(tokenward_begin(introspector, NULL, &request, &NOW, &step) == TOKENWARD_OK);
+    CHECK(tokenward_decision_headers_alone(tokenward_step_decision(step), &number, &names, &count) == TOKENWARD_ABSENT);
+    tokenward_step_free(step);
+    request.headers_len = 2;
+    request_headers[0].name = text("Content-Type");
+    request_headers[0].value = text("application/x-www-form-urlencoded");
+    request_headers[1].name = text("Content-Length");
+    request_headers[1].value = text("20");
+    request.method = text("POST");
+    request.body = text("access_token=abc&b=1");
 
     /* A further policy: another realm, and scopes that nobody has. */
     CHECK(tokenward_policy_new(introspector, "{\"require\": {\"scopes\": [\"x\"]}}", 30, &policy, NULL) == TOKENWARD_OK);

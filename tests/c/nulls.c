@@ -102,6 +102,7 @@ objects_that_are_not_there(void)
     NULL_POINTER(tokenward_decision_claim(NULL, "a", 1, &s));
     NULL_POINTER(tokenward_decision_claim_text(NULL, "a", 1, &s));
     CHECK(tokenward_decision_shared(NULL) == 0);
+    NULL_POINTER(tokenward_decision_headers_alone(NULL, POISON(uint64_t), &names, &count));
     NULL_POINTER(tokenward_decision_claim_at(NULL, "/a", 2, &s));
     NULL_POINTER(tokenward_decision_claim_value(NULL, NULL, NULL, "a", 1, &s));
     NULL_POINTER(tokenward_fingerprint(NULL, NULL, NULL, POISON(char)));

@@ -232,6 +232,12 @@ test('with an https endpoint nothing is asked over a connection that is not veri
     assert.equal((await get(host, 'a')).status, 502, location);
     if (!location.includes('return')) assert.match(host.stderr, /\[alert\].*tokenward_endpoint \/introspect/, location);
   }
+  // One or the other, as its version can tell: what TLS needs stands further out, and another location is proxied with it.
+  const mixed = block(
+    `location = /introspect { internal; proxy_pass http://127.0.0.1:${plain.port}/introspect; } location /other { ${https_} }`, '', verified);
+  const { status, stderr } = await check(t, mixed.replaceAll('$PORT0', '1'), files);
+  if (status === 0) assert.equal((await get(await start(t, mixed, { files, alerts: true }), 'a')).status, 502);
+  else assert.match(stderr, /without TLS/);
   assert.deepEqual([as.calls.length, plain.calls.length], [0, 0]);
 
   const good = await start(t, block(`location = /introspect { internal; ${https_} ${verified} }`), { files });

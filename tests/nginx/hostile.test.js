@@ -211,10 +211,35 @@ test('what runs after a client has gone is refused as long as nothing was decide
   assert.equal((await get(host, '/', [bearer('good')])).status, 200);
 });
 
+test('a preflight request that nginx makes a GET of is let through no more', async (t) => {
+  const host = await nginx(
+    t,
+    `location /api { proxy_pass http://127.0.0.1:1; error_page 502 = /data; }
+     location /named { proxy_pass http://127.0.0.1:1; error_page 502 = @data; }
+     location @data { proxy_pass $UPSTREAM; }
+     location /data { proxy_pass $UPSTREAM; }
+     location /checked { tokenward_phase preaccess; auth_request /check; proxy_pass $UPSTREAM; }
+     location = /check { proxy_pass $UPSTREAM; }`,
+    { fields: { run_on_preflight: false } },
+  );
+  const preflight = (path, headers = []) =>
+    request(host.url, { method: 'OPTIONS', path, headers: [['Origin', 'https://a.example'], ['Access-Control-Request-Method', 'GET'], ...headers] });
+  assert.equal((await preflight('/data')).json().method, 'OPTIONS');
+  // It stays one.
+  assert.equal((await preflight('/named')).json().method, 'OPTIONS');
+  upstream.requests.length = 0;
+  assert.equal((await preflight('/api')).status, 401);
+  assert.equal((await preflight('/checked')).status, 403);
+  assert.deepEqual([upstream.requests.length, as.calls.length], [0, 0]);
+  const seen = (await preflight('/api', [bearer('good')])).json();
+  assert.equal(seen.method, 'GET');
+  assert.equal(managed(seen)['x-consumer-id'], '7');
+});
+
 /** The module of support/ends_preaccess.c, for the nginx that MODULE was built for. */
 function endsPreaccess() {
-  const source = process.env.NGINX_SRC ?? '/usr/share/nginx/src';
-  const folders = ['core', 'event', 'event/modules', 'os/unix', 'http', 'http/modules', 'http/v2'].map((name) => join(source, 'src', name));
+  const source = process.env.TOKENWARD_NGINX_SRC ?? '/usr/share/nginx/src';
+  const folders = ['core', 'event', 'event/modules', 'event/quic', 'os/unix', 'http', 'http/modules', 'http/v2', 'http/v3'].map((name) => join(source, 'src', name));
   const made = join(dirname(MODULE), 'ends_preaccess.so');
   execFileSync('cc', ['-shared', '-fPIC', '-O1', ...[join(dirname(MODULE), 'build'), ...folders].map((name) => `-I${name}`), '-o', made, join(import.meta.dirname, 'support/ends_preaccess.c')]);
   return made;

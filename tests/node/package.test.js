@@ -88,15 +88,20 @@ test('a panic is an exception to JavaScript, and a refusal to a request', async 
     const make = () => new Introspector({ introspection_url: 'https://as.example/', authorization_value: 'x' }, { fetch });
     const request = { method: 'GET', url: '/', rawHeaders: ['Authorization', 'Bearer abc'] };
     (async () => {
-      const { reply, decider } = native.NativeIntrospector.prototype;
+      const { reply, decider, glancer } = native.NativeIntrospector.prototype;
       native.NativeIntrospector.prototype.reply = () => native.panic();
       const denied = await make().check(request);
       assert.deepEqual([denied.reason, denied.status], ['internal', 500]);
       native.NativeIntrospector.prototype.reply = reply;
+      // Of the two functions that decide, this request calls the one and the next the other.
+      const whole = { ...request, rawHeaders: [...request.rawHeaders, 'X-Consumer-ID', '1'] };
+      native.NativeIntrospector.prototype.glancer = () => () => native.panic();
       native.NativeIntrospector.prototype.decider = () => () => native.panic();
       const broken = make();
-      assert.throws(() => broken.lookup(request), Error);
-      await assert.rejects(broken.check(request), Error);
+      for (const one of [request, whole]) {
+        assert.throws(() => broken.lookup(one), Error);
+        await assert.rejects(broken.check(one), Error);
+      }
       const guard = tokenward(broken);
       const server = http.createServer((req, res) => guard(req, res, () => res.end('passed')));
       server.listen(0, '127.0.0.1', async () => {
@@ -104,6 +109,7 @@ test('a panic is an exception to JavaScript, and a refusal to a request', async 
         assert.equal(answer.status, 500);
         assert.match(await answer.text(), /server_error/);
         native.NativeIntrospector.prototype.decider = decider;
+        native.NativeIntrospector.prototype.glancer = glancer;
         assert.ok((await make().check(request)).allowed);
         console.log('done');
         process.exit(0);

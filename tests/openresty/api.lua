@@ -278,6 +278,85 @@ tests["nothing is put into the global table"] = function()
     end
 end
 
+-- A request's memory as nginx lays it out, with what the Lua module says of its headers.
+local function memory(size)
+    local ffi = require "ffi"
+    local names = { "Host", "Authorization", "Accept" }
+    local made = { size = size, count = #names, words = ffi.new("uintptr_t[128]"), pool = ffi.new("uintptr_t[512]"), texts = {} }
+    local function address(pointer)
+        return ffi.cast("uintptr_t", ffi.cast("char *", pointer))
+    end
+    local array = ffi.cast("char *", made.pool) + 80
+    made.pool[0], made.pool[1] = address(array + 20 * size), address(made.pool + 512)
+    made.elements = ffi.new("ngx_http_lua_ffi_table_elt_t[?]", #names)
+    made.headers = {}
+    for at, name in ipairs(names) do
+        local key, value = ffi.new("unsigned char[?]", #name + 1, name), ffi.new("unsigned char[4]", "abc")
+        local lowcase = ffi.new("unsigned char[?]", #name + 1)
+        made.texts[at] = { key, value, lowcase }
+        local header = ffi.cast("tokenward_ngx_header_t *", array + (at - 1) * size)
+        header.key, header.key_len, header.value, header.value_len = key, #name, value, 3
+        header.hash, header.lowcase_key = ffi.C.ngx_hash_strlow(lowcase, key, #name), lowcase
+        made.elements[at - 1].key.data, made.elements[at - 1].key.len = key, #name
+        made.elements[at - 1].value.data, made.elements[at - 1].value.len = value, 3
+        made.headers[at] = header
+    end
+    made.words[11] = address(made.pool)
+    local list = ffi.cast("tokenward_ngx_list_t *", made.words + 13)
+    list.last, list.part.elts, list.part.nelts = list.part, array, #names
+    list.size, list.nalloc, list.pool = size, 20, made.pool
+    made.list, made.authorization = list, made.words + 40
+    made.authorization[0] = address(made.headers[2])
+    return made
+end
+
+tests["nginx's list of headers is found where it is, and nowhere if anything about it is another"] = function()
+    local ffi = require "ffi"
+    local headers = require "resty.tokenward.headers"
+    same({ headers.size_of(1022001), headers.size_of(1023000), headers.size_of(1029003) }, { 48, 56, 56 })
+    check(headers.size_of(1017009) == nil and headers.size_of(1030000) == nil and headers.size_of(nil) == nil)
+    local function find(made)
+        return headers.find(ffi.cast("ngx_http_request_t *", made.words), made.elements, made.count, made.size)
+    end
+    local changes = {
+        ["the list's last part"] = function(made) made.list.last = ffi.cast("void *", made.pool) end,
+        ["a further part"] = function(made) made.list.part.next = made.list.part end,
+        ["the number"] = function(made) made.list.part.nelts = 2 end,
+        ["the room"] = function(made) made.list.nalloc = 2 end,
+        ["a room beyond the pool"] = function(made) made.list.nalloc = 200 end,
+        ["the size"] = function(made) made.list.size = 64 end,
+        ["the pool"] = function(made) made.list.pool = made.words end,
+        ["the request's pool"] = function(made) made.words[11] = made.words[11] + 8 end,
+        ["where the pool is free"] = function(made) made.pool[0] = made.pool[0] - 8 end,
+        ["where the pool ends"] = function(made) made.pool[1] = made.pool[0] - 8 end,
+        ["the array"] = function(made) made.list.part.elts = made.words end,
+        ["a name's place"] = function(made) made.headers[1].key = made.texts[2][1] end,
+        ["a name's length"] = function(made) made.headers[3].key_len = 5 end,
+        ["a value's place"] = function(made) made.headers[3].value = made.texts[1][2] end,
+        ["a value's length"] = function(made) made.headers[1].value_len = 4 end,
+        ["a hash"] = function(made) made.headers[2].hash = 1 end,
+        ["a name in lower case"] = function(made) made.texts[1][3][0] = 0x48 end,
+        ["no name in lower case"] = function(made) made.headers[1].lowcase_key = nil end,
+        ["no pointer to the credential"] = function(made) made.authorization[0] = 0 end,
+        ["two pointers to the credential"] = function(made) made.words[50] = made.authorization[0] end,
+        ["no credential"] = function(made) made.elements[1].key.len = 12 end,
+        ["two credentials"] = function(made) made.elements[2].key = made.elements[1].key end,
+    }
+    for _, size in ipairs({ 48, 56 }) do
+        same({ find(memory(size)) }, { 13 * 8, 40 * 8 })
+        for what, change in pairs(changes) do
+            local made = memory(size)
+            change(made)
+            check(find(made) == nil, size .. ": " .. what)
+        end
+    end
+    local made = memory(56)
+    made.headers[1].next[0] = made.headers[3]
+    same({ find(made) }, { 13 * 8, 40 * 8 })
+    made.headers[1].next[0] = made.words
+    check(find(made) == nil, "a header beyond the list")
+end
+
 -- As much of resty.http as is used, over real sockets. It is a stand-in: lua-resty-http itself is no Debian package.
 local function stand_in(port, seen)
     local client = {}

@@ -70,7 +70,7 @@ test('the library keeps its promises', async (t) => {
   for (const { name, problem } of results) await t.test(name, () => assert.equal(problem, undefined));
 });
 
-for (const direct of ['nil', 'true', 'false']) {
+for (const direct of ['nil', '"module"', 'false']) {
   test(`1000 requests at once with one new token ask once, direct = ${direct}`, async (t) => {
     const endpoint = await startEndpoint(t, () => ({ delay: 300 }));
     const server = await startServer(t, {
@@ -178,7 +178,7 @@ test('a worker that ends answers those it has, and what it counted stays', async
   assert.doesNotMatch(server.said, /\[(alert|emerg|crit)\]|panicked/);
 });
 
-for (const [direct, used] of [['nil', 'nil'], ['true', 'true'], ['false', 'nil']]) {
+for (const [direct, used] of [['nil', 'true'], ['true', 'true'], ['"module"', 'nil'], ['false', 'nil']]) {
   test(`headers reach the upstream whole, direct = ${direct}`, async (t) => {
     const name = 'X-'.padEnd(200, 'n');
     const roles = Array.from({ length: 40 }, (_, n) => `role-${n}`);
@@ -247,28 +247,88 @@ test('what later phases see, in ngx.ctx', async (t) => {
   assert.deepEqual(await seen('bad'), { allow: false, source: 'endpoint', reason: 'token_inactive', status: 401 });
 });
 
-test('a request that is redirected within nginx is decided about where it arrives', async (t) => {
-  const endpoint = await startEndpoint(t, () => ({}));
-  const server = await startServer(t, {
-    init: GATE(endpoint.port),
-    http: `server { listen 127.0.0.1:PORT; ${LOCATION(endpoint.port)} ${PROTECTED}
-      location = /open { content_by_lua_block { ngx.exec("/x") } }
-      location = /named { content_by_lua_block { ngx.exec("@named") } }
-      location @named { access_by_lua_block { require("gate"):access() } content_by_lua_block { ngx.say(ngx.var.http_x_consumer_id) } }
-      location = /twice { access_by_lua_block { require("gate"):access() } content_by_lua_block { ngx.exec("/x") } }
-      location = /once { access_by_lua_block { require("gate"):access() } content_by_lua_block { ngx.exec("/inner") } }
-      location = /inner { internal; content_by_lua_block { ngx.say(ngx.var.http_x_consumer_id) } } }`,
+for (const direct of ['nil', '"module"', 'false']) {
+  test(`a decision survives a redirect within nginx, direct = ${direct}`, async (t) => {
+    const endpoint = await startEndpoint(t, (token) => ({ body: { active: true, username: token === 'bob' ? 'bob' : 'alice', scope: 'read' } }));
+    const gate = `package.loaded.NAME = assert(require("resty.tokenward").new({
+      config = { introspection_url = "http://127.0.0.1:${endpoint.port}/introspect", authorization_value = "Basic eA==", MORE },
+      consumers = { { id = "1", username = "alice" }, { id = "2", username = "bob" } }, transport = "capture", direct = ${direct} })) `;
+    const access = (what) => `access_by_lua_block { ${what} }`;
+    const show = `content_by_lua_block {
+      local headers = ngx.req.get_headers(0)
+      ngx.say(tostring(headers["x-consumer-id"]), " ", tostring(headers["x-consumer-username"]), " ", tostring(headers["authorization"]),
+        " ", tostring(headers["x-credential-scope"]), " ", ngx.var.args or "")
+    }`;
+    const server = await startServer(t, {
+      init: gate.replace('NAME', 'gate').replace('MORE', 'token_from = { "header", "query", "body" }')
+        + gate.replace('NAME', 'other').replace('MORE', 'cache = { enabled = false }')
+        + `package.loaded.writes = package.loaded.gate:policy({ require = { scopes = { "write" } } })
+           package.loaded.reads = package.loaded.gate:policy({ require = { scopes = { "read" } } })`,
+      http: `server { listen 127.0.0.1:PORT; ${LOCATION(endpoint.port)} error_page 418 =200 /same; error_page 419 =200 @named; recursive_error_pages on;
+        location = /open { content_by_lua_block { ngx.exec("/same") } }
+        location = /same { ${access('require("gate"):access()')} ${show} }
+        location @named { ${access('require("gate"):access()')} ${show} }
+        location = /other { ${access('require("other"):access()')} ${show} }
+        location = /writes { ${access('require("gate"):access(require("writes"))')} ${show} }
+        location = /reads { ${access('require("gate"):access(require("reads"))')} ${show} }
+        location = /inner { internal; ${show} }
+        location = /to { ${access('require("gate"):access()')} content_by_lua_block { ngx.exec(ngx.var.arg_to or "/same", "page=2") } }
+        location = /via { ${access('require("gate"):access(require("reads"))')} content_by_lua_block { ngx.exec("/to", { to = ngx.var.arg_to }) } }
+        location = /error { ${access('require("gate"):access()')} content_by_lua_block { ngx.exit(418) } }
+        location = /named { ${access('require("gate"):access()')} content_by_lua_block { ngx.exit(419) } }
+        location = /try { ${access('require("gate"):access()')} try_files /nothing /same; }
+        location = /bare { content_by_lua_block { ngx.req.clear_header("Authorization") ngx.exec("/same") } }
+        location = /theirs { ${access('require("gate"):access()')} content_by_lua_block {
+          ngx.req.set_header("Authorization", "Basic dXBzdHJlYW0=") ngx.exec("/same") } }
+        location = /replaced { ${access('require("gate"):access()')} content_by_lua_block {
+          assert(require("gate"):replace_consumers(assert(require("resty.tokenward").document({
+            config = { introspection_url = "https://as.example/", authorization_value = "x" }, consumers = { { id = "3", username = "alice" } } }))))
+          ngx.exec("/same") } }
+        location = /sub { ${access('require("gate"):access()')} content_by_lua_block { ngx.print(ngx.location.capture("/rewrites").body) } }
+        location = /rewrites { rewrite_by_lua_block { local d = require("gate"):check() ngx.print(d.reason or "allowed") ngx.exit(200) } }
+      }`,
+    });
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+    t.after(() => agent.destroy());
+    const answer = (path, token, body) =>
+      new Promise((resume, fail) => {
+        const headers = { ...(token && { Authorization: `Bearer ${token}` }), 'X-Consumer-ID': 'root', 'Api-Signature': 'x', A: '1', ...(body && { 'Content-Type': 'application/x-www-form-urlencoded' }) };
+        http
+          .request(server.url + path, { agent, method: body ? 'POST' : 'GET', headers }, (incoming) => {
+            let text = '';
+            incoming.setEncoding('utf8').on('data', (more) => (text += more));
+            incoming.on('end', () => resume(incoming.statusCode === 200 ? text.trim() : incoming.statusCode));
+          })
+          .on('error', fail)
+          .end(body);
+      });
+    const alice = '1 alice nil read';
+    // Twice: the first asks, the second is a hit.
+    for (let round = 0; round < 3; round++) {
+      for (const path of ['/open', '/same', '/other', '/reads', '/to', '/to?to=/other', '/to?to=/reads', '/to?to=/inner', '/via?to=/other', '/via?to=/reads', '/error', '/named', '/try']) {
+        assert.deepEqual([path, round, (await answer(path, 'abc')).toString().replace(/ (page|to)=.*/, '')], [path, round, alice]);
+        // Another on the same connection is another, and nobody is nobody.
+        assert.deepEqual([path, (await answer(path, 'bob')).toString().replace(/ (page|to)=.*/, '')], [path, '2 bob nil read']);
+        assert.deepEqual([path, await answer(path)], [path, 401]);
+      }
+      assert.equal(await answer('/to?to=/writes', 'abc'), 403, 'another policy decides anew');
+      assert.equal(await answer('/via?to=/writes', 'abc'), 403);
+      assert.equal(await answer('/bare', 'abc'), 401, 'what the server took away itself is not brought back');
+      assert.equal(await answer('/sub', 'abc'), 'token_missing', 'a subrequest is another request');
+    }
+    // A gate without a cache was asked anew, with the client's own token.
+    assert.ok(endpoint.calls.every(({ token }) => token === 'abc' || token === 'bob'));
+    // The arguments of a redirect are its own.
+    assert.equal(await answer('/to?access_token=abc'), `${alice} page=2`);
+    assert.equal(await answer('/same?a=b&access_token=abc'), `${alice} a=b`);
+    // A token that was hidden from the body: the same policy stands, another refuses and says why.
+    assert.equal(await answer('/to', undefined, 'access_token=abc&x=y'), `${alice} page=2`);
+    assert.equal(await answer('/to?to=/other', undefined, 'access_token=abc&x=y'), 401);
+    assert.equal(await answer('/replaced', 'abc'), '3 alice nil read', 'consumers that changed meanwhile are those of the new decision');
+    await eventually('the log names the trap', () => /was redirected within nginx/.test(server.said));
+    assert.ok(!/\[(alert|emerg|crit|error)\]|panicked/.test(server.said), server.said);
   });
-  const answer = async (path, token) => {
-    const { status, body } = await fetchOnce(server.url + path, token);
-    return status === 200 ? body.trim() : status;
-  };
-  for (const path of ['/open', '/named', '/once']) {
-    assert.deepEqual([path, await answer(path), await answer(path, 'abc')], [path, 401, '1']);
-  }
-  // What the first decision hid, the second does not see: refused, as the README says.
-  assert.deepEqual([await answer('/twice'), await answer('/twice', 'abc'), await answer('/inner', 'abc')], [401, 401, 404]);
-});
+}
 
 test('a transport that never ends is ended at the deadline', async (t) => {
   const server = await startServer(t, {
@@ -325,6 +385,36 @@ test('an error of Lua amid a hit lets nobody in, and the next request goes its w
     assert.equal((await fetchOnce(`${server.url}/x?fail=1`, 'abc')).status, 500);
     assert.equal((await fetchOnce(`${server.url}/x`, 'other?'.slice(0, 5) + round)).status, 200);
     assert.equal((await fetchOnce(`${server.url}/x`, 'abc')).body, '1\n');
+  }
+});
+
+test('a refusal is whole when the collector takes its step before it is sent', async (t) => {
+  const endpoint = await startEndpoint(t, () => ({ body: { active: false } }));
+  const server = await startServer(t, {
+    init: `${GATE(endpoint.port)} local current = package.loaded.gate.current
+      local refuse, internal = current.refuse, current.internal
+      current.refuse = function(refusal) collectgarbage() collectgarbage() return refuse(refusal) end
+      function current.internal(gate) local refusal = internal(gate) collectgarbage() collectgarbage() return refusal end`,
+    http: `server { listen 127.0.0.1:PORT; ${LOCATION(endpoint.port)} ${PROTECTED}
+      location /internal { access_by_lua_block {
+        local gate = require("gate")
+        local broken = setmetatable({ current = setmetatable({ is_direct = false, begin = function() return nil, "broken" end }, { __index = gate.current }) },
+          { __index = gate })
+        getmetatable(gate).__index.access(broken) } } }`,
+  });
+  for (const [path, token, status, challenge, error] of [
+    ['/x', undefined, 401, 'Bearer realm="service"', 'invalid_request'],
+    ['/x', 'abc', 401, 'Bearer realm="service", error="invalid_token", error_description="The access token is not active"', 'invalid_token'],
+    ['/x', 'a b', 400, 'Bearer realm="service", error="invalid_request"', 'invalid_request'],
+    ['/internal', 'abc', 500, undefined, 'server_error'],
+  ]) {
+    for (let round = 0; round < 3; round++) {
+      const answer = await fetchOnce(server.url + path, token);
+      assert.equal(answer.status, status, `${path} ${answer.body} ${server.said}`);
+      assert.equal(answer.headers['www-authenticate']?.split(', error_d')[0], challenge?.split(', error_d')[0]);
+      assert.equal(answer.headers['cache-control'], 'no-store');
+      assert.equal(answer.body ? JSON.parse(answer.body).error : undefined, error);
+    }
   }
 });
 

@@ -1,9 +1,12 @@
 """The ASGI middleware, and FastAPI's dependency over it, without a server in between."""
 
 import asyncio
+import gc
 import inspect
 import json
 import re
+import sys
+import weakref
 from typing import Annotated
 
 import pytest
@@ -507,3 +510,147 @@ def test_a_body_that_was_cut_has_one_length_and_no_other_framing():
     assert [line for line in app.scopes[0]["headers"] if line[0].lower() in (b"content-length", b"transfer-encoding")] == [
         (b"content-length", b"3")
     ]
+
+
+async def _nothing(scope, receive, send):
+    pass
+
+
+def hit_scope(token="alice", **changes):
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b""}
+    return {**scope, "headers": [(b"authorization", f"Bearer {token}".encode())], **changes}
+
+
+def test_what_may_not_be_excluded_adds_no_coroutine_either(known):
+    middleware = TokenwardMiddleware(_nothing, known, exclude=["/health", "/static/*"])
+    for path, direct in (("/", True), ("/healthy", True), ("/health", False), ("/static/a", False), ("/static/../a", False)):
+        answer = middleware(hit_scope(path=path), None, None)
+        assert (answer.cr_code is _nothing.__code__) == direct, path
+        asyncio.run(answer)
+
+
+def test_a_middleware_that_was_not_set_up_lets_nothing_through(known):
+    class Forgets(TokenwardMiddleware):
+        def __init__(self, app):
+            pass
+
+    forgets = Forgets(_nothing)
+    for use in (lambda: forgets(hit_scope(), None, None), lambda: forgets({"type": "lifespan"}, None, None), lambda: forgets.app):
+        with pytest.raises(RuntimeError, match="not set up"):
+            use()
+    middleware = TokenwardMiddleware(_nothing, known)
+    assert (middleware.app, middleware.introspector) == (_nothing, known)
+    # What a hit goes to is not changed behind its back.
+    with pytest.raises(AttributeError):
+        middleware.app = None
+    with pytest.raises(RuntimeError, match="before"):
+        middleware.__init__(_nothing, known)
+
+
+def test_a_subclass_may_stand_before_what_the_middleware_does(known):
+    seen = []
+
+    class Counting(TokenwardMiddleware):
+        async def __call__(self, scope, receive, send):
+            seen.append(scope["type"])
+            await super().__call__(scope, receive, send)
+
+    app = App()
+    assert status(call(Counting(app, known))) == 200
+    assert status(call(Counting(app, known), token=None)) == 401
+    assert (seen, len(app.scopes)) == (["http", "http"], 1)
+
+
+def test_nothing_that_one_request_does_to_its_scope_reaches_another(known):
+    app = App()
+    middleware = TokenwardMiddleware(app, known)
+    call(middleware)
+    first = app.scopes[0]
+    expected = list(first["headers"])
+    first["headers"][:] = [(b"x-consumer-id", b"root")]
+    first["headers"].append((b"x-consumer-username", b"root"))
+    for value in (first["user"], first["auth"], first["tokenward"]):
+        for name in ("identity", "scopes", "display_name", "anything"):
+            with pytest.raises(AttributeError):
+                setattr(value, name, "root")
+    first["user"].scopes.append("admin")
+    first["tokenward"].set_headers.clear()
+    call(middleware)
+    second = app.scopes[1]
+    assert second["headers"] == expected
+    assert (second["user"].scopes, second["tokenward"].claims["scope"]) == (["api:read"], "api:read")
+    assert second["tokenward"] is not first["tokenward"]
+
+
+def test_callers_of_many_tokens_never_get_each_others_headers():
+    # More of them than lines are kept for.
+    introspector = Introspector({**CONFIG, "cache": {"capacity": 10_000}}, [])
+    numbers = range(5_000)
+    for number in numbers:
+        answer = json.dumps({"active": True, "sub": f"s{number}", "client_id": f"c{number}", "exp": 4_102_444_800})
+        introspector.begin(tokenward_request(f"t{number}")).reply(200, [("content-type", "application/json")], answer.encode())
+    app = App()
+    middleware = TokenwardMiddleware(app, introspector)
+    for number in [*numbers, *numbers[::7], *reversed(numbers)]:
+        middleware(hit_scope(f"t{number}"), None, None).close()
+        scope = introspector._asgi(hit_scope(f"t{number}"))
+        headers = dict(scope["headers"])
+        assert (headers[b"x-credential-sub"], headers[b"x-credential-client-id"]) == (b"s%d" % number, b"c%d" % number)
+        assert (scope["user"].identity, scope["tokenward"].claims["sub"]) == (f"s{number}", f"s{number}")
+
+
+def test_hits_leave_nothing_behind(known):
+    middleware = TokenwardMiddleware(_nothing, known)
+    scope = hit_scope()
+
+    def run(number):
+        for _ in range(number):
+            middleware(scope, None, None).close()
+
+    run(1_000)
+    known_ones = introspected_references(scope, known)
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        run(100_000)
+        assert len(gc.get_objects()) - before < 50
+    finally:
+        gc.enable()
+    assert introspected_references(scope, known) == known_ones
+
+
+def introspected_references(scope, introspector):
+    """References to what every hit has in common; each that was lost or kept too often would show."""
+    passed = introspector._asgi(scope)
+    lines = passed["headers"]
+    return [sys.getrefcount(scope), sys.getrefcount(passed["user"]), *(sys.getrefcount(line) for line in lines)]
+
+
+def test_a_middleware_is_released_with_its_application(known):
+    class Application:
+        async def __call__(self, scope, receive, send):
+            pass
+
+    app = Application()
+    app.stack = TokenwardMiddleware(app, known)
+    app.stack.__call__  # noqa: B018
+    gone = weakref.ref(app)
+    del app
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_exception_that_is_no_error_is_nobodys_to_answer(known, monkeypatch):
+    app = App()
+
+    class Stop(BaseException):
+        pass
+
+    def stopped():
+        raise Stop
+        yield
+
+    with pytest.raises(Stop):
+        TokenwardMiddleware(app, known)(hit_scope(headers=stopped()), None, None)
+    assert app.scopes == []

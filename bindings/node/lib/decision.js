@@ -42,6 +42,17 @@ class Shared {
     this.expires = expires ?? null;
     this.pairs = undefined;
     this.parsed = undefined;
+    this.bits = 0;
+    this.last = undefined;
+  }
+
+  /** The allow of which nothing is a request's own, with these bits: the same for all alike. */
+  allow(bits) {
+    if (this.bits !== bits) {
+      this.bits = bits;
+      this.last = Object.freeze(new Allow(this, null, bits));
+    }
+    return this.last;
   }
 
   set() {

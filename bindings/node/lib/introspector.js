@@ -82,7 +82,7 @@ class Introspector {
   }
 
   policy(fields) {
-    const number = configuring(() => this.#port.native.policy(json(fields, 'policy')));
+    const number = configuring(() => this.#port.policy(json(fields, 'policy')));
     this.#port.drain();
     return new Policy(this.#port, number);
   }
@@ -204,8 +204,7 @@ class Introspector {
     if (typeof method !== 'string') throw new TypeError('`method` is no string');
     if (typeof target !== 'string') throw new TypeError('`url` is no string');
     const { rawHeaders } = request;
-    // A copy: what is the caller's is not touched.
-    const raw = rawHeaders === undefined ? flatten(request.headers ?? []) : Array.isArray(rawHeaders) ? rawHeaders.slice() : rawHeaders;
+    const raw = rawHeaders === undefined ? flatten(request.headers ?? []) : rawHeaders;
     if (!Array.isArray(raw) || raw.length % 2 !== 0) throw new TypeError('`rawHeaders` is no list of names and values');
     const trailers = request.trailerNames;
     let rest;

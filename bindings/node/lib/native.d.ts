@@ -26,8 +26,10 @@ export type Identity =
 
 export declare class NativeIntrospector {
   constructor(source: Source, level: number)
-  /** The function that every request calls, bound to this introspector. */
+  /** The function for whole requests, bound to this introspector. */
   decider(): (text: string, what: number, trailers?: number, body?: Uint8Array | null, wall?: number, mono?: number) => number
+  /** The function for what counts of lean requests, bound to this introspector. */
+  glancer(): (credential: string, what: number, target?: string, wall?: number, mono?: number) => number
   /** Of the allow that was told last. */
   shared(): Shared
   /** Of the allow that was told last. */
@@ -86,6 +88,9 @@ export interface Consumer {
   /** Its groups. */
   groups: readonly string[]
 }
+
+/** How the names of the header fields begin that count for every request, in lower case; `_` and `.` are read as `-`. */
+export declare function countedHeaders(): Array<string>
 
 /** What the configuration says to those who make the call. */
 export interface Endpoint {

@@ -4,6 +4,7 @@
 const dc = require('node:diagnostics_channel');
 const { Allow, Deny, NOBODY, Shared } = require('./decision.js');
 const { StepError, configuring } = require('./errors.js');
+const { credentialAt } = require('./counted.js');
 const native = require('./native.js');
 const { Exchange, Wait, flatten } = require('./steps.js');
 
@@ -13,6 +14,7 @@ const DENY = 2;
 const INTROSPECT = 3;
 const WAIT = 4;
 const NEEDS_BODY = 5;
+const WHOLE = 6;
 const MORE = 64;
 const EVENTS = 128;
 const SHARED = 256;
@@ -23,6 +25,9 @@ const ASK_FOR_BODY = 4 << 16;
 const DIVIDED = 8 << 16;
 const POLICY = 1 << 20;
 const MOST_HEADERS = 0xffff;
+const LEAN_BEGIN = 8;
+const LEAN_POLICY = 16;
+const MOST_POLICIES = 4096;
 
 const LEVELS = { error: 0, warn: 1, info: 2, debug: 3 };
 /** How many shared parts are kept at most, each by the low bits of its number. */
@@ -38,18 +43,33 @@ const channels = {
 
 const NONE = Object.freeze([]);
 
-/**
- * One text of all parts. The list itself is joined, with two more parts for as long (it is Node's own, or a copy): a string
- * that is made of others is copied once more when it is read.
- */
-function joined(method, target, raw, divider) {
-  raw.push(method, target);
-  try {
-    return raw.join(divider);
-  } finally {
-    raw.pop();
-    raw.pop();
+/** The number of a method for `glance`; -1 has none. */
+function numberOf(method) {
+  switch (method) {
+    case 'GET':
+      return 0;
+    case 'HEAD':
+      return 1;
+    case 'POST':
+      return 2;
+    case 'PUT':
+      return 3;
+    case 'PATCH':
+      return 4;
+    case 'DELETE':
+      return 5;
+    case 'OPTIONS':
+      return 6;
+    default:
+      return -1;
   }
+}
+
+/** One text of all parts, joined as a list: a string that is made of others is copied once more when it is read. */
+function joined(method, target, raw, divider) {
+  const parts = raw.slice();
+  parts.push(method, target);
+  return parts.join(divider);
 }
 
 /** Whether a text has more NULs than parts that they divide. */
@@ -61,6 +81,9 @@ const NEEDS = Symbol('the body is needed');
 class Port {
   #native;
   #decide;
+  #glance;
+  /** Methods, by bits, for which the addon wanted requests whole, by policy. A hint alone: the addon knows. */
+  #whole = new Uint8Array(MOST_POLICIES);
   #numbers = new Float64Array(KEPT);
   #kept = new Array(KEPT).fill(undefined);
   /** What is known of waits, by number. */
@@ -75,6 +98,7 @@ class Port {
     if (!Object.hasOwn(LEVELS, logLevel)) throw new TypeError('`logLevel` is none of error, warn, info, debug');
     this.#native = configuring(() => new native.NativeIntrospector(source, LEVELS[logLevel]));
     this.#decide = this.#native.decider();
+    this.#glance = this.#native.glancer();
     this.#log = log;
     this.#clock = clock;
     this.drain();
@@ -86,12 +110,43 @@ class Port {
 
   /** The decision, or `null` if somebody would have to be asked. */
   lookup(method, target, raw, rest) {
-    return this.#ask(method, target, raw, LOOKUP, rest);
+    const code = this.#brief(method, target, raw, 0, rest);
+    return code === WHOLE ? this.#ask(method, target, raw, LOOKUP, rest) : this.#found(code);
   }
 
   /** The step; with `askForBody`, `NEEDS` if the body is needed and not given. */
   begin(method, target, raw, rest, askForBody = false) {
+    const code = this.#brief(method, target, raw, LEAN_BEGIN, rest);
+    if (code !== WHOLE) return this.#found(code);
     return this.#ask(method, target, raw, askForBody ? BEGIN | ASK_FOR_BODY : BEGIN, rest);
+  }
+
+  /** The addon's number for a request of which little counts: that alone crosses. `WHOLE` if that does not do. */
+  #brief(method, target, raw, want, rest) {
+    const number = numberOf(method);
+    if (number < 0) return WHOLE;
+    let policy = 0;
+    if (rest !== undefined) {
+      if (rest.body !== undefined || rest.trailers !== undefined) return WHOLE;
+      policy = rest.policy;
+    }
+    if (this.#whole[policy] & (1 << number)) return WHOLE;
+    const at = credentialAt(raw);
+    if (at < 0) return WHOLE;
+    const value = raw[at + 1];
+    const what = number + want + policy * LEAN_POLICY;
+    // The string itself, which is read as it is: one that is made of others is copied first.
+    let code;
+    if (this.#clock !== undefined) {
+      const [wall, mono] = this.#now();
+      code = this.#glance(value, what, target, wall, mono);
+    } else if (target.includes('?')) {
+      code = this.#glance(value, what, target);
+    } else {
+      code = this.#glance(value, what);
+    }
+    if (code === WHOLE) this.#whole[policy] |= 1 << number;
+    return code;
   }
 
   needsBody(method, target, raw, rest) {
@@ -133,7 +188,8 @@ class Port {
     let step;
     switch (low & 7) {
       case ALLOW:
-        step = new Allow(this.#shared((code - low) / SHARED), low & MORE ? this.#native.own() : null, low);
+        step = this.#shared((code - low) / SHARED);
+        step = low & MORE ? Object.freeze(new Allow(step, this.#native.own(), low)) : step.allow(low);
         break;
       case DENY:
         step = new Deny(this.#native.refusal());
@@ -170,8 +226,16 @@ class Port {
     return shared;
   }
 
-  /** Lets go of what was kept for answers that may be forgotten now. */
+  /** Makes a further policy. Its number may have been another's. */
+  policy(json) {
+    const number = this.#native.policy(json);
+    this.#whole[number] = 0;
+    return number;
+  }
+
+  /** Lets go of what was kept for answers that may be forgotten now, and of what was true of a configuration. */
   clear() {
+    this.#whole.fill(0);
     this.#numbers.fill(0);
     this.#kept.fill(undefined);
   }

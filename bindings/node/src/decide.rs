@@ -1,4 +1,7 @@
-//! The one function that every request calls: a string in, a number out.
+//! The functions that every request calls: strings in, a number out.
+//!
+//! Most requests call `glance`, with what counts of them: the value of their only `Authorization` line, and the target if it has a `?`. The
+//! rest goes by `decide`, whole.
 //!
 //! In: the request as one text, its parts divided by NUL (name and value of each header, names of trailers, method, target); a number that says how many headers there are (16 bits), what is wanted (4) and the policy (12); and where there are
 //! any, how many trailers, the body and the time. A NUL within a part makes the count wrong: JavaScript then divides by U+0100, which no part can hold.
@@ -13,11 +16,11 @@ use std::time::Duration;
 
 use napi::{Error, Result, Status, check_status, sys};
 use smallvec::SmallVec;
-use tokenward_core::{Decision, Header, Now, Request, Source, Step};
+use tokenward_core::{Decision, Header, Introspector, Now, Policy, Request, Source, Step};
 
 use crate::introspector::Port;
 
-/// What the number says, from its low end. `lib/codes.js` has the same.
+/// What the number says, from its low end. `lib/port.js` has the same.
 pub(crate) mod code {
     pub(crate) const NOTHING: u64 = 0;
     pub(crate) const ALLOW: u64 = 1;
@@ -25,6 +28,8 @@ pub(crate) mod code {
     pub(crate) const INTROSPECT: u64 = 3;
     pub(crate) const WAIT: u64 = 4;
     pub(crate) const NEEDS_BODY: u64 = 5;
+    /// More counts than what was given: the whole request is wanted.
+    pub(crate) const WHOLE: u64 = 6;
     /// Two bits above those: where the answer came from.
     pub(crate) const SOURCE: u32 = 3;
     /// `Authorization` is removed.
@@ -51,14 +56,35 @@ mod want {
     pub(super) const DIVIDED: u32 = 8;
 }
 
+/// Methods that have a number for `glance`: their places here. `lib/port.js` has the same.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// What `glance` is told by its number, from the low end: the method (3 bits), whether to begin, the policy (12 bits).
+mod told {
+    pub(super) const METHOD: u32 = 7;
+    pub(super) const BEGIN: u32 = 8;
+    pub(super) const POLICY: u32 = 4;
+}
+
 const ARGUMENTS: usize = 8;
 
-/// The function, bound to an introspector.
-pub(crate) fn function(env: sys::napi_env, port: &Rc<Port>) -> Result<sys::napi_value> {
+/// The function for whole requests, bound to an introspector.
+pub(crate) fn whole(env: sys::napi_env, port: &Rc<Port>) -> Result<sys::napi_value> {
+    function(env, port, decide)
+}
+
+/// The function for what counts of lean requests, bound to an introspector.
+pub(crate) fn lean(env: sys::napi_env, port: &Rc<Port>) -> Result<sys::napi_value> {
+    function(env, port, glance)
+}
+
+type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
+
+fn function(env: sys::napi_env, port: &Rc<Port>, callback: Callback) -> Result<sys::napi_value> {
     let data = Rc::into_raw(Rc::clone(port)).cast_mut().cast::<c_void>();
     let mut function = ptr::null_mut();
     // SAFETY: the running call's `env`; the data lives until the finalizer below.
-    let made = unsafe { sys::napi_create_function(env, c"decide".as_ptr(), 6, Some(decide), data, &mut function) };
+    let made = unsafe { sys::napi_create_function(env, c"decide".as_ptr(), 6, Some(callback), data, &mut function) };
     // SAFETY: as above; from here on the finalizer owns the data.
     let owned = made == sys::Status::napi_ok
         && unsafe { sys::napi_add_finalizer(env, function, data, Some(release), ptr::null_mut(), ptr::null_mut()) }
@@ -82,18 +108,34 @@ unsafe extern "C" fn release(_env: sys::napi_env, data: *mut c_void, _hint: *mut
 }
 
 unsafe extern "C" fn decide(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    // SAFETY: the engine's `env` and `info`.
+    unsafe { answer::<ARGUMENTS>(env, info, |port, values| run(env, port, values)) }
+}
+
+unsafe extern "C" fn glance(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    // SAFETY: the engine's `env` and `info`.
+    unsafe { answer::<5>(env, info, |port, values| run_lean(env, port, values)) }
+}
+
+/// # Safety
+/// `env` and `info` are the engine's, of a call to what `function` has made.
+#[inline]
+unsafe fn answer<const ARGUMENTS: usize>(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+    run: impl FnOnce(&Port, &[sys::napi_value]) -> Result<u64>,
+) -> sys::napi_value {
     let result = caught(|| {
         let mut values = [ptr::null_mut(); ARGUMENTS];
         let mut count = ARGUMENTS;
         let mut data = ptr::null_mut();
-        // SAFETY: the engine's `env` and `info`; there is room for as many values.
+        // SAFETY: the caller's promise; there is room for as many values.
         check_status!(unsafe {
             sys::napi_get_cb_info(env, info, &mut count, values.as_mut_ptr(), ptr::null_mut(), &mut data)
         })?;
         // SAFETY: `function` gave it, and it lives as long as the function.
         let port = unsafe { &*data.cast::<Port>() };
-        // SAFETY: values of this call.
-        unsafe { run(env, port, values.get(..count).unwrap_or(&values)) }
+        run(port, values.get(..count).unwrap_or(&values))
     });
     let mut number = ptr::null_mut();
     match result {
@@ -101,22 +143,86 @@ unsafe extern "C" fn decide(env: sys::napi_env, info: sys::napi_callback_info) -
         Ok(code) => unsafe {
             sys::napi_create_double(env, code as f64, &mut number);
         },
-        Err(error) => {
-            let message = error.reason.as_bytes();
-            // SAFETY: as above; both texts are read during the call.
-            unsafe {
-                let code = c"ERR_TOKENWARD_REQUEST".as_ptr();
-                let mut text = ptr::null_mut();
-                let mut name = ptr::null_mut();
-                let mut thrown = ptr::null_mut();
-                sys::napi_create_string_utf8(env, message.as_ptr().cast(), message.len() as isize, &mut text);
-                sys::napi_create_string_utf8(env, code, 21, &mut name);
-                sys::napi_create_type_error(env, name, text, &mut thrown);
-                sys::napi_throw(env, thrown);
-            }
-        }
+        // SAFETY: as above.
+        Err(error) => unsafe { throw(env, &error) },
     }
     number
+}
+
+/// # Safety
+/// `env` is that of the running call.
+#[cold]
+unsafe fn throw(env: sys::napi_env, error: &Error) {
+    let message = error.reason.as_bytes();
+    let code = c"ERR_TOKENWARD_REQUEST".as_ptr();
+    let (mut text, mut name, mut thrown) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    // SAFETY: the caller's promise; both texts are read during the call.
+    unsafe {
+        sys::napi_create_string_utf8(env, message.as_ptr().cast(), message.len() as isize, &mut text);
+        sys::napi_create_string_utf8(env, code, 21, &mut name);
+        sys::napi_create_type_error(env, name, text, &mut thrown);
+        sys::napi_throw(env, thrown);
+    }
+}
+
+/// # Safety
+/// The values are those of the running call.
+#[inline]
+unsafe fn run_lean(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Result<u64> {
+    let [credential, what, rest @ ..] = values else {
+        return Err(Error::new(Status::InvalidArg, "an argument is missing"));
+    };
+    let mut told = 0;
+    // SAFETY: the caller's promise.
+    check_status!(unsafe { sys::napi_get_value_uint32(env, *what, &mut told) })?;
+    let number = told >> told::POLICY;
+    let policies = port.policies.borrow();
+    let (policy, methods) = match number {
+        0 => (None, port.lean.get()),
+        number => {
+            let known = policies.get(&number);
+            let known = known.ok_or_else(|| Error::new(Status::InvalidArg, "there is no such policy"))?;
+            (Some(&known.policy), known.lean)
+        }
+    };
+    let method = told & told::METHOD;
+    let name = METHODS.get(method as usize).filter(|_| methods & 1 << method != 0);
+    let Some(name) = name else { return Ok(code::WHOLE) };
+    let now = match rest {
+        // SAFETY: the caller's promise.
+        [_, wall, mono] => unsafe { Now::new(seconds(env, *wall)?, seconds(env, *mono)?) },
+        _ => Now::read(),
+    };
+    let mut scratch = port.scratch.try_borrow_mut().map_err(|_| Error::from_status(Status::GenericFailure))?;
+    let mut target_scratch;
+    // SAFETY: the caller's promise.
+    let value = unsafe { scratch.read_bytes(env, *credential)? };
+    let target = match rest.first() {
+        None => b"/".as_slice(),
+        Some(&target) => {
+            target_scratch = port.target.try_borrow_mut().map_err(|_| Error::from_status(Status::GenericFailure))?;
+            // SAFETY: the caller's promise.
+            unsafe { target_scratch.read_bytes(env, target)? }
+        }
+    };
+    let headers = [Header { name: b"Authorization", value }];
+    let request = Request::new(*name, target).headers(&headers);
+    let core = &port.core;
+    let step = match (told & told::BEGIN != 0, policy) {
+        (true, None) => core.begin(&request, now),
+        (true, Some(policy)) => core.begin_with(policy, &request, now),
+        (false, policy) => {
+            let found = match policy {
+                None => core.lookup(&request, now),
+                Some(policy) => core.lookup_with(policy, &request, now),
+            };
+            match found {
+                Some(decision) => Step::Done(decision),
+                None => return Ok(code::NOTHING | port.events()),
+            }
+        }
+    };
+    Ok(port.keep(step))
 }
 
 /// # Safety
@@ -177,7 +283,10 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
     let policies = port.policies.borrow();
     let policy = match policy {
         0 => None,
-        number => Some(policies.get(&number).ok_or_else(|| Error::new(Status::InvalidArg, "there is no such policy"))?),
+        number => {
+            let known = policies.get(&number);
+            Some(&known.ok_or_else(|| Error::new(Status::InvalidArg, "there is no such policy"))?.policy)
+        }
     };
     let core = &port.core;
     match body {
@@ -212,6 +321,12 @@ unsafe fn run(env: sys::napi_env, port: &Port, values: &[sys::napi_value]) -> Re
 }
 
 impl Port {
+    /// The methods, by bits, of those requests of which little counts under a policy.
+    pub(crate) fn lean_methods(core: &Introspector, policy: Option<&Policy>) -> u32 {
+        let lean = METHODS.iter().enumerate().filter(|(_, method)| core.is_lean(policy, method.as_bytes()));
+        lean.fold(0, |bits, (number, _)| bits | 1 << number)
+    }
+
     /// Keeps what a step is for the questions that follow, and gives its number.
     #[inline]
     pub(crate) fn keep(&self, step: Step) -> u64 {

@@ -1,6 +1,6 @@
 //! The introspector, as `lib/` sees it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,14 +21,24 @@ use crate::text::{Latin1, Scratch};
 /// An introspector and what belongs to its thread.
 pub(crate) struct Port {
     pub(crate) core: Introspector,
-    pub(crate) policies: RefCell<HashMap<u32, Policy>>,
+    pub(crate) policies: RefCell<HashMap<u32, Further>>,
+    /// As [`Further::lean`], of the document's own policy.
+    pub(crate) lean: Cell<u32>,
     pub(crate) steps: RefCell<Steps>,
     pub(crate) current: RefCell<Current>,
     pub(crate) scratch: RefCell<Scratch>,
+    pub(crate) target: RefCell<Scratch>,
     pub(crate) events: Arc<Events>,
     consumers: RefCell<Consumers>,
     lines: Arc<Lines>,
     level: Arc<AtomicU8>,
+}
+
+/// A further policy.
+pub(crate) struct Further {
+    pub(crate) policy: Policy,
+    /// The methods, by bits, of those requests of which little counts.
+    pub(crate) lean: u32,
 }
 
 /// The step that JavaScript was told of last, until it is told of another.
@@ -78,11 +88,13 @@ impl NativeIntrospector {
             .build()
             .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
         let port = Port {
+            lean: Cell::new(Port::lean_methods(&core, None)),
             core,
             policies: RefCell::default(),
             steps: RefCell::new(Steps::new(&events)),
             current: RefCell::default(),
             scratch: RefCell::default(),
+            target: RefCell::default(),
             events,
             consumers: RefCell::new(consumers),
             lines,
@@ -91,13 +103,24 @@ impl NativeIntrospector {
         Ok(Self { port: Rc::new(port) })
     }
 
-    /// The function that every request calls, bound to this introspector.
+    /// The function for whole requests, bound to this introspector.
     #[napi(
         catch_unwind,
         ts_return_type = "(text: string, what: number, trailers?: number, body?: Uint8Array | null, wall?: number, mono?: number) => number"
     )]
     pub fn decider<'e>(&self, env: &'e Env) -> Result<Unknown<'e>> {
-        let function = decide::function(env.raw(), &self.port)?;
+        let function = decide::whole(env.raw(), &self.port)?;
+        // SAFETY: a function that was made just now.
+        unsafe { Unknown::from_napi_value(env.raw(), function) }
+    }
+
+    /// The function for what counts of lean requests, bound to this introspector.
+    #[napi(
+        catch_unwind,
+        ts_return_type = "(credential: string, what: number, target?: string, wall?: number, mono?: number) => number"
+    )]
+    pub fn glancer<'e>(&self, env: &'e Env) -> Result<Unknown<'e>> {
+        let function = decide::lean(env.raw(), &self.port)?;
         // SAFETY: a function that was made just now.
         unsafe { Unknown::from_napi_value(env.raw(), function) }
     }
@@ -245,7 +268,8 @@ impl NativeIntrospector {
         let number = (1..1 << 12)
             .find(|number| !policies.contains_key(number))
             .ok_or_else(|| Error::new(Status::GenericFailure, "there are too many policies"))?;
-        policies.insert(number, policy);
+        let lean = Port::lean_methods(&self.port.core, Some(&policy));
+        policies.insert(number, Further { policy, lean });
         Ok(number)
     }
 
@@ -267,6 +291,10 @@ impl NativeIntrospector {
     pub fn replace_config(&self, source: Source, consumers: bool) -> Result<()> {
         let (config, directory) = load(source)?;
         self.port.core.replace_config(config).map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
+        self.port.lean.set(Port::lean_methods(&self.port.core, None));
+        for further in self.port.policies.borrow_mut().values_mut() {
+            further.lean = Port::lean_methods(&self.port.core, Some(&further.policy));
+        }
         if consumers {
             self.direct(directory);
         }

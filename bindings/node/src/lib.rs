@@ -25,6 +25,12 @@ pub fn is_managed(#[napi(ts_arg_type = "string")] name: text::Latin1) -> bool {
     tokenward_core::is_managed(&name.0)
 }
 
+/// How the names of the header fields begin that count for every request, in lower case; `_` and `.` are read as `-`.
+#[napi(catch_unwind)]
+pub fn counted_headers() -> Vec<&'static str> {
+    tokenward_core::counted_headers().collect()
+}
+
 /// The addon's version, which is the package's.
 #[napi(catch_unwind)]
 pub fn version() -> &'static str {

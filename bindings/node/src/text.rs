@@ -38,10 +38,7 @@ impl FromNapiValue for Latin1 {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
         let mut scratch = Scratch::default();
         // SAFETY: the caller's promise, which is the same.
-        let (_, dividers) = unsafe { scratch.read(env, value)? };
-        if !dividers.is_empty() {
-            return Err(Error::new(Status::InvalidArg, "a character of the request is not a byte"));
-        }
+        unsafe { scratch.read_bytes(env, value)? };
         Ok(Self(scratch.bytes))
     }
 }
@@ -69,6 +66,20 @@ pub(crate) struct Scratch {
 const DIVIDER: u16 = 0x100;
 
 impl Scratch {
+    /// The string's characters as bytes. An error if one is none, or if it is no string.
+    ///
+    /// # Safety
+    /// As for [`read`](Self::read).
+    #[inline]
+    pub(crate) unsafe fn read_bytes(&mut self, env: sys::napi_env, value: sys::napi_value) -> Result<&[u8]> {
+        // SAFETY: the caller's promise.
+        let (bytes, dividers) = unsafe { self.read(env, value)? };
+        if !dividers.is_empty() {
+            return Err(Error::new(Status::InvalidArg, "a character of the request is not a byte"));
+        }
+        Ok(bytes)
+    }
+
     /// The string's characters as bytes, and where its dividers are. An error if a character is neither, or if it is no string.
     ///
     /// # Safety

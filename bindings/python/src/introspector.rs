@@ -270,14 +270,13 @@ impl Introspector {
     /// Begins to decide about an ASGI scope. Gives the scope of an allow that asks for nothing else; `None` if the body is needed; else
     /// the decision or step.
     #[pyo3(signature = (scope, policy=None, body=None))]
-    fn _asgi(
+    fn _asgi<'py>(
         &self,
-        py: Python<'_>,
-        scope: &Bound<'_, PyDict>,
-        policy: Option<&Bound<'_, Policy>>,
-        body: Option<&Bound<'_, PyBytes>>,
-    ) -> PyResult<Py<PyAny>> {
-        asgi::begin(self, py, scope, policy.map(|one| &one.get().0), body)
+        scope: &Bound<'py, PyDict>,
+        policy: Option<&Bound<'py, Policy>>,
+        body: Option<&Bound<'py, PyBytes>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Ok(asgi::begin(self, scope, policy.map(|one| &one.get().0), body)?.object(scope.py()))
     }
 
     /// Begins to decide about a WSGI environment. `None` if the body is needed.
@@ -303,33 +302,34 @@ impl Introspector {
         policy: Option<&core::Policy>,
         now: Now,
     ) -> PyResult<Started> {
-        self.lives.with(py, |introspector| {
-            let begun = caught(|| match policy {
-                None => introspector.begin(request, now),
-                Some(policy) => introspector.begin_with(policy, request, now),
-            });
-            match begun {
-                Some(Step::Done(decision)) => Started::Done(decision),
-                Some(step) => Started::Under(step, Of { introspector: introspector.clone(), head }),
-                None => Started::Done(introspector.internal(head)),
-            }
+        let introspector = self.lives.now(py)?;
+        let begun = caught(|| match policy {
+            None => introspector.begin(request, now),
+            Some(policy) => introspector.begin_with(policy, request, now),
+        });
+        Ok(Started::of(introspector, begun, head))
+    }
+
+    /// The same where the body was not read. None if it is needed.
+    pub(crate) fn started_without_body(
+        &self,
+        py: Python<'_>,
+        request: &core::Request<'_>,
+        head: bool,
+        policy: Option<&core::Policy>,
+        now: Now,
+    ) -> PyResult<Option<Started>> {
+        let introspector = self.lives.now(py)?;
+        let begun = caught(|| introspector.begin_without_body(policy, request, now));
+        Ok(match begun {
+            Some(None) => None,
+            Some(begun) => Some(Started::of(introspector, begun, head)),
+            None => Some(Started::of(introspector, None, head)),
         })
     }
 
     pub(crate) fn kept(&self) -> &Kept {
         &self.kept
-    }
-
-    pub(crate) fn body_is_needed(
-        &self,
-        py: Python<'_>,
-        request: &core::Request<'_>,
-        policy: Option<&core::Policy>,
-    ) -> PyResult<bool> {
-        self.lives.with(py, |introspector| match policy {
-            None => introspector.needs_body(request),
-            Some(policy) => introspector.needs_body_with(policy, request),
-        })
     }
 }
 
@@ -337,6 +337,17 @@ impl Introspector {
 pub(crate) enum Started {
     Done(core::Decision),
     Under(Step, Of),
+}
+
+impl Started {
+    /// What has begun; none if it panicked.
+    fn of(introspector: &core::Introspector, begun: Option<Step>, head: bool) -> Self {
+        match begun {
+            Some(Step::Done(decision)) => Self::Done(decision),
+            Some(step) => Self::Under(step, Of { introspector: introspector.clone(), head }),
+            None => Self::Done(introspector.internal(head)),
+        }
+    }
 }
 
 /// Drives a step to its decision, by blocking.

@@ -3,7 +3,7 @@
 //! A hit sets the same lines as the hit before, and making three objects of each is most of what it costs. A bounded number of
 //! them is kept beside the core's cache, found by the number that hits share; a place is taken by whoever came last.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -17,10 +17,15 @@ const PLACES: usize = 2048;
 /// with claims of this size, and their lines.
 pub(crate) const BYTES: usize = 8192;
 
-type Place = Mutex<Option<(u64, Py<PyTuple>, Py<User>)>>;
+type Place = Mutex<Option<(u64, Arc<Made>)>>;
 
-/// The lines that an allow sets, and who calls.
-pub(crate) type Made<'py> = (Bound<'py, PyTuple>, Bound<'py, User>);
+/// Of every hit of an answer and policy alike. Nobody can change any of it.
+pub(crate) struct Made {
+    /// The lines that are set.
+    pub(crate) lines: Box<[Py<PyTuple>]>,
+    /// Who calls.
+    pub(crate) user: Py<User>,
+}
 
 pub(crate) struct Kept(Box<[Place]>);
 
@@ -30,22 +35,17 @@ impl Kept {
     }
 
     /// What was kept for it, or what is made now.
-    pub(crate) fn get_or_make<'py>(
-        &self,
-        py: Python<'py>,
-        shared: u64,
-        make: impl FnOnce() -> PyResult<Made<'py>>,
-    ) -> PyResult<Made<'py>> {
+    pub(crate) fn get_or_make(&self, shared: u64, make: impl FnOnce() -> PyResult<Made>) -> PyResult<Arc<Made>> {
         let place = self.place(shared);
         if let Some(place) = place
-            && let Some((known, lines, user)) = &*place.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some((known, made)) = &*place.lock().unwrap_or_else(PoisonError::into_inner)
             && *known == shared
         {
-            return Ok((lines.bind(py).clone(), user.bind(py).clone()));
+            return Ok(Arc::clone(made));
         }
-        let made = make()?;
+        let made = Arc::new(make()?);
         if let Some(place) = place {
-            let new = Some((shared, made.0.clone().unbind(), made.1.clone().unbind()));
+            let new = Some((shared, Arc::clone(&made)));
             let old = std::mem::replace(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), new);
             drop(old); // outside of the lock
         }

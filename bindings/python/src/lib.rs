@@ -9,6 +9,7 @@
 mod asgi;
 mod config;
 mod decision;
+mod gate;
 mod introspector;
 mod kept;
 mod life;
@@ -58,6 +59,7 @@ fn _tokenward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<decision::Deny>()?;
     module.add_class::<decision::Identity>()?;
     module.add_class::<decision::User>()?;
+    module.add_class::<gate::AsgiGate>()?;
     module.add_class::<introspector::Introspector>()?;
     module.add_class::<introspector::Policy>()?;
     module.add_class::<request::Request>()?;

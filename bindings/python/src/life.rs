@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
+use once_cell::race::OnceBox;
 use pyo3::prelude::*;
 use tokenward_core::{BuildError, Config, Consumers, Introspector};
 
@@ -61,16 +62,29 @@ impl<T> Drop for Own<T> {
 
 /// An introspector, and what is needed to build it again.
 pub(crate) struct Lives {
-    now: ArcSwap<Own<Introspector>>,
+    first: Life,
     config: ArcSwap<Config>,
     consumers: ArcSwap<Consumers>,
+}
+
+/// Of one process, and those of the processes that it forked, which are built when they are asked for.
+struct Life {
+    introspector: Own<Introspector>,
+    /// Without a lock: the thread that would hold it may not be in this process.
+    next: OnceBox<Life>,
+}
+
+impl Life {
+    fn new(introspector: Introspector) -> Self {
+        Self { introspector: Own::new(introspector), next: OnceBox::new() }
+    }
 }
 
 impl Lives {
     pub(crate) fn new(py: Python<'_>, config: Config, consumers: Consumers) -> PyResult<Self> {
         let introspector = build(py, config.clone(), consumers.clone())?;
         Ok(Self {
-            now: ArcSwap::from_pointee(Own::new(introspector)),
+            first: Life::new(introspector),
             config: ArcSwap::from_pointee(config),
             consumers: ArcSwap::from_pointee(consumers),
         })
@@ -78,25 +92,27 @@ impl Lives {
 
     /// Calls with the introspector of this process.
     pub(crate) fn with<R>(&self, py: Python<'_>, call: impl FnOnce(&Introspector) -> R) -> PyResult<R> {
-        let own = self.now.load();
-        if let Some(introspector) = own.get() {
-            return Ok(call(introspector));
-        }
-        drop(own);
-        let config = Config::clone(&self.config.load());
-        let consumers = Consumers::clone(&self.consumers.load());
-        let fresh = build(py, config, consumers)?;
-        let mut introspector = fresh.clone();
-        let fresh = Arc::new(Own::new(fresh));
-        // Another thread may have been faster: then its is everybody's.
-        self.now.rcu(|now| match now.get() {
-            Some(known) => {
-                introspector = known.clone();
-                Arc::clone(now)
+        Ok(call(self.now(py)?))
+    }
+
+    /// The introspector of this process.
+    pub(crate) fn now(&self, py: Python<'_>) -> PyResult<&Introspector> {
+        let mut life = &self.first;
+        loop {
+            if let Some(introspector) = life.introspector.get() {
+                return Ok(introspector);
             }
-            None => Arc::clone(&fresh),
-        });
-        Ok(call(&introspector))
+            life = match life.next.get() {
+                Some(next) => next,
+                None => {
+                    let config = Config::clone(&self.config.load());
+                    let consumers = Consumers::clone(&self.consumers.load());
+                    let fresh = Box::new(Life::new(build(py, config, consumers)?));
+                    // Another thread may have been faster: then its is everybody's.
+                    life.next.get_or_init(|| fresh)
+                }
+            };
+        }
     }
 
     pub(crate) fn consumers(&self) -> Consumers {

@@ -40,13 +40,16 @@ pub(crate) fn begin(
         .iter()
         .map(|&(start, middle, end)| Header { name: part(start, middle), value: part(middle, end) })
         .collect();
-    let mut request = core::Request::new(method, part(start, text.len())).headers(&headers);
-    match body {
-        Some(body) => request = request.body(body),
-        None if introspector.body_is_needed(py, &request, policy)? => return Ok(py.None()),
-        None => {}
-    }
-    match introspector.started(py, &request, method == "HEAD", policy, Now::read())? {
+    let request = core::Request::new(method, part(start, text.len())).headers(&headers);
+    let (head, now) = (method == "HEAD", Now::read());
+    let started = match body {
+        Some(body) => introspector.started(py, &request.body(body), head, policy, now)?,
+        None => match introspector.started_without_body(py, &request, head, policy, now)? {
+            Some(started) => started,
+            None => return Ok(py.None()),
+        },
+    };
+    match started {
         Started::Done(Decision::Allow(allow)) => Ok(Py::new(py, Allow::new(allow))?.into_any()),
         Started::Done(decision) => object(py, decision),
         Started::Under(step, of) => step_object(py, step, of),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::cache::{Hit, Key, Lookup};
+use crate::cache::{Hit, Lookup};
 use crate::checks::Verified;
 use crate::claims::Claims;
 use crate::clock::Now;
@@ -18,6 +18,7 @@ use crate::decision::{Allow, Decision, Deny, Grant, Made, Reason, Seconds, Share
 use crate::flight::Slots;
 use crate::headers::{self, Set};
 use crate::hide::{Fields, Hidden};
+use crate::key::Key;
 use crate::log::{Level, Log, Record, Throttle, fingerprint};
 use crate::outbound::Question;
 use crate::reply::{Introspection, NoAnswer, Reply};
@@ -146,6 +147,14 @@ impl Introspector {
         self.begin_in(&state, policy, request, now)
     }
 
+    /// Begins to decide about a request whose body was not read, by a policy or the document's own: [`needs_body`](Self::needs_body)
+    /// and [`begin`](Self::begin) in one. None, and nothing is counted or begun, where the body is needed.
+    pub fn begin_without_body(&self, policy: Option<&Policy>, request: &Request<'_>, now: Now) -> Option<Step> {
+        let state = self.inner.state.load();
+        let policy = policy.unwrap_or(&state.config.policy);
+        (!needs_body(&state.config, policy, request)).then(|| self.begin_in(&state, policy, request, now))
+    }
+
     /// Decides without asking anybody: from what is remembered, or where no answer is needed. None, and nothing is counted or
     /// begun, where [`begin`](Self::begin) would give a call to make or a wait.
     pub fn lookup(&self, request: &Request<'_>, now: Now) -> Option<Decision> {
@@ -171,6 +180,20 @@ impl Introspector {
     #[must_use]
     pub fn needs_body_with(&self, policy: &Policy, request: &Request<'_>) -> bool {
         needs_body(&self.inner.state.load().config, policy, request)
+    }
+
+    /// Whether little of a request of this method counts under a policy, the document's own if there is none: beside the method
+    /// nothing but its fields of [`counted_headers`](crate::counted_headers), its trailers, and its target if that has a `?`. A host to whom
+    /// every byte costs that crosses into the core may then leave out all other fields, and give `/` for another target: every
+    /// decision is the same. This holds until the configuration is replaced.
+    #[must_use]
+    pub fn is_lean(&self, policy: Option<&Policy>, method: &[u8]) -> bool {
+        let state = self.inner.state.load();
+        let rules = &*policy.unwrap_or(&state.config.policy).0;
+        let reads_body = rules.places.body && token::may_have_body(method);
+        let reads_preflight = !rules.run_on_preflight && method == b"OPTIONS";
+        // How a target in authority form is read depends on more than its query.
+        !state.config.endpoint.introspect_request && !reads_body && !reads_preflight && method != b"CONNECT"
     }
 
     /// How much of a request's body is read at most, in bytes. Defaults to 1 MiB.
@@ -458,7 +481,7 @@ impl Inner {
     fn lookup<'s>(&self, state: &'s State, policy: &Policy, now: Now) -> Lookup<'s> {
         let generation = self.generation.load(Ordering::Acquire);
         let settings = &state.config.settings;
-        let made = Made { edits: policy.0.edits, generation, header_bytes: settings.header_bytes };
+        let made = Made::new(policy.0.edits, generation, settings.header_bytes);
         Lookup { now, settings, made }
     }
 
@@ -501,9 +524,10 @@ impl Inner {
         };
         let set = Set::of_token(verified, &identity, &rules.writing, settings.header_bytes);
         self.stats.values_left_out.fetch_add(set.left_out.into(), Ordering::Relaxed);
-        let made = Made { edits: rules.edits, generation: directory.generation, header_bytes: settings.header_bytes };
-        let grant = Arc::new(Grant::of_token(claims, made, identity, set));
+        let made = Made::new(rules.edits, directory.generation, settings.header_bytes);
+        let grant = Arc::new(Grant::of_token(claims, made.unwrap_or_default(), identity, set));
         if settings.cache
+            && made.is_some()
             && let Some(key) = asked.key
         {
             asked.state.store.keep(key, claims, Arc::clone(&grant));

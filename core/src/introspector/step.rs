@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Asked, Denial, Inner, State};
-use crate::cache::{Hit, Key, is_fresh};
+use crate::cache::{Hit, is_fresh};
 use crate::clock::{Now, duration};
 use crate::config::Policy;
 use crate::decision::{Decision, Deny, Reason, Source};
 use crate::flight::{Flight, Outcome, Standing, Ticket, Wakes};
 use crate::hide::Hidden;
+use crate::key::Key;
 use crate::outbound::{Outbound, Question};
 use crate::reply::{self, Reply};
 use crate::stats::count;

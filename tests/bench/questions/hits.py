@@ -27,9 +27,7 @@ def ask(options, servers, say):
                 for host in running_hosts:
                     checks[host.name] = host.check()
                 for one in sets:
-                    # The library's other way to set headers is of interest where a hit is cheapest.
-                    of_set = [host for host in running_hosts if host.name != "nginx-lua-direct" or one in (SHORT, OF_APPLICATION)]
-                    rows += measured(options, of_set, one, say, taught)
+                    rows += measured(options, running_hosts, one, say, taught)
     return {"connections": CONNECTIONS, "rounds": options.rounds, "seconds": options.seconds, "checks": checks, "taught": taught,
             "rows": rows}
 

@@ -11,7 +11,8 @@ import { ROOT, eventually, folder, listen, secrets } from '../../gateway/support
 const TARGET = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
 export const MODULE = process.env.TOKENWARD_NGINX_MODULE ?? join(TARGET, 'nginx/ngx_http_tokenward_module.so');
 assert.ok(existsSync(MODULE), `there is no ${MODULE}: make -C bindings/nginx module`);
-const NGINX = ['/usr/sbin/nginx', '/usr/local/sbin/nginx'].find(existsSync) ?? 'nginx';
+// Another nginx than the system's, with the module built for it; its sources are in TOKENWARD_NGINX_SRC.
+const NGINX = process.env.TOKENWARD_NGINX ?? ['/usr/sbin/nginx', '/usr/local/sbin/nginx'].find(existsSync) ?? 'nginx';
 
 const running = new Set();
 process.once('exit', () => running.forEach((child) => child.kill('SIGKILL')));

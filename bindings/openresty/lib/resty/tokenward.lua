@@ -8,6 +8,7 @@
 local ffi = require "ffi"
 local bind_current = require "resty.tokenward.current"
 local bind_flight = require "resty.tokenward.flight"
+local bind_passed = require "resty.tokenward.passed"
 local clock = require "resty.tokenward.clock"
 local decisions = require "resty.tokenward.decision"
 local documents = require "resty.tokenward.document"
@@ -40,8 +41,15 @@ local OPTIONS = {
 
 
 -- Bound once the library is loaded; what reads and edits requests, by the `direct` of a gate.
-local lib, flight
+local lib, flight, passed
 local currents = {}
+-- Numbers of gates and policies, for notes of requests; 0 is nobody's.
+local numbers = 0
+
+local function next_number()
+    numbers = numbers + 1
+    return numbers
+end
 
 
 -- Reads a configuration and its consumers and checks them, without a gate: in `init_by_lua`, so that a bad one keeps the server from
@@ -63,8 +71,8 @@ function _M.new(options)
             library.misuse("`keep` is an array of names of claims")
         end
     end
-    if options.direct ~= nil and type(options.direct) ~= "boolean" then
-        library.misuse("`direct` is true, false or nil")
+    if options.direct ~= nil and type(options.direct) ~= "boolean" and options.direct ~= "module" then
+        library.misuse("`direct` is true, \"module\", false or nil")
     end
     if type(options.target_variable or "") ~= "string" then
         library.misuse("`target_variable` is the name of a variable")
@@ -94,10 +102,11 @@ function _M.new(options)
 
     if not lib then
         lib = library.loaded()
-        flight = bind_flight(lib)
+        passed = bind_passed(lib)
+        flight = bind_flight(lib, passed)
     end
     local mode = tostring(options.direct)
-    currents[mode] = currents[mode] or bind_current(lib, options.direct)
+    currents[mode] = currents[mode] or bind_current(lib, passed, options.direct)
 
     local chosen, kind = transport.choose(options.transport, {
         location = options.location or "/_tokenward/introspect",
@@ -128,6 +137,8 @@ function _M.new(options)
         transport = chosen,
         transport_kind = kind,
         current = currents[mode],
+        number = next_number(),
+        policy_number = next_number(),
         reply_bytes = document:reply_bytes(),
         keepalive = document:keepalive(),
         name = options.name or "tokenward",
@@ -197,13 +208,14 @@ local function has_response_headers(decision)
 end
 
 
--- A step that holds its decision; else nil and why not. `step`: one that was begun already.
-local function decide(self, policy, step)
-    local err
+-- A step that holds its decision, and true if nothing was waited for; else nil and why not, or nil, nil and true where what was decided
+-- already stands. `step`: one that was begun already.
+local function decide(self, policy, step, policy_number)
+    local err, stands
     if not step then
-        step, err = self.current.begin(self, policy)
+        step, err, stands = self.current.begin(self, policy, policy_number)
         if not step then
-            return nil, err
+            return nil, err, stands
         end
     end
     if lib.tokenward_step_decision(step) == nil then
@@ -212,8 +224,9 @@ local function decide(self, policy, step)
         if not done then
             return nil, err
         end
+        return step
     end
-    return step
+    return step, nil, true
 end
 
 
@@ -239,10 +252,12 @@ local function handle_of(policy)
 end
 
 
-local function access_slowly(self, policy, begun)
-    local step, err = decide(self, policy, begun)
+local TOKEN_MISSING = 1100
+
+local function access_slowly(self, policy, policy_number, begun)
+    local step, err, is_now = decide(self, policy, begun, policy_number)
     if not step then
-        return refuse_internal(self, err)
+        return is_now or refuse_internal(self, err)
     end
     local decision = lib.tokenward_step_decision(step)
     local note = true
@@ -252,13 +267,18 @@ local function access_slowly(self, policy, begun)
     end
     -- What is read of a decision is read before its step goes, and that is said where it goes: LuaJIT keeps nothing that no code names.
     if not lib.tokenward_decision_is_allow(decision) then
+        if lib.tokenward_decision_reason(decision) == TOKEN_MISSING and self.current.is_redirected() then
+            ngx.log(ngx.WARN, "tokenward: the request was redirected within nginx to a location that decides otherwise, after its token ",
+                "was taken out of its body, or one of several lines was hidden: it is refused")
+        end
         local refusal = self.current.refusal(decision)
         lib.tokenward_step_free(ffi_gc(step, nil))
         flight.drain_log(self)
         return self.current.refuse(refusal)
     end
-    local applied = self.current.apply(decision, self.target_variable)
-    if has_response_headers(decision) then
+    local answers = has_response_headers(decision)
+    local applied = self.current.apply(self, answers and 0 or policy_number, decision, is_now)
+    if answers and has_response_headers(decision) then
         ngx.ctx.tokenward_headers = decisions.lines(OK)
     end
     lib.tokenward_step_free(ffi_gc(step, nil))
@@ -270,15 +290,17 @@ end
 
 
 -- Does everything for the current request, in `access_by_lua`: decides, asking the authorization server without blocking, and either
--- applies the edits and returns, or answers with the refusal and ends the request. `policy`: of `gate:policy`.
+-- applies the edits and returns, or answers with the refusal and ends the request. `policy`: of `gate:policy`. Where the request was let
+-- go on already and then redirected within nginx, that stands for the same policy, and another decides from what the client sent.
 function Gate:access(policy)
+    local number = self.policy_number
     if policy ~= nil then
-        policy = handle_of(policy)
+        policy, number = handle_of(policy), policy.number
     end
     local current = self.current
     local note, begun, failed
     if current.is_direct then
-        note, begun, failed = current.pass(self, policy)
+        note, begun, failed = current.pass(self, policy, number)
         if note then
             return note
         end
@@ -286,14 +308,14 @@ function Gate:access(policy)
             return refuse_internal(self, "the edits cannot be applied to this request")
         end
     end
-    return access_slowly(self, policy, begun)
+    return access_slowly(self, policy, number, begun)
 end
 
 
 -- A step's decision as an object, which can be applied to the current request.
 function Gate:decision_of(step)
     return decisions.new(lib, step, function(handle)
-        if not self.current.apply(handle, self.target_variable) then
+        if not self.current.apply(self, 0, handle) then
             return refuse_internal(self, "the edits cannot be applied to this request")
         end
         if has_response_headers(handle) then
@@ -341,7 +363,7 @@ function Gate:policy(fields)
     if result ~= OK then
         return nil, library.reason(result, errors)
     end
-    return setmetatable({ handle = ffi_gc(out[0], lib.tokenward_policy_free) }, policy_mt)
+    return setmetatable({ handle = ffi_gc(out[0], lib.tokenward_policy_free), number = next_number() }, policy_mt)
 end
 
 
@@ -399,6 +421,7 @@ end
 -- Replaces consumers, or the configuration, by those of a document, from the next decision on.
 function Gate:replace_consumers(document)
     local result = lib.tokenward_introspector_replace_consumers(self.handle, document.handle)
+    self.number = next_number()
     flight.drain_log(self)
     if result ~= OK then
         return nil, library.reason(result)
@@ -410,6 +433,7 @@ end
 function Gate:replace_config(document)
     local errors = ffi_new("tokenward_error *[1]")
     local result = lib.tokenward_introspector_replace_config(self.handle, document.handle, errors)
+    self.number = next_number()
     flight.drain(self)
     flight.drain_log(self)
     if result ~= OK then

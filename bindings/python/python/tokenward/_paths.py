@@ -25,11 +25,11 @@ class Paths:
                 prefixes.append(path[:-1])
             else:
                 exact.add(path)
-        self._exact = frozenset(exact)
-        self._prefixes = tuple(prefixes)
+        self.exact = frozenset(exact)
+        self.prefixes = tuple(prefixes)
 
     def __bool__(self) -> bool:
-        return bool(self._exact or self._prefixes)
+        return bool(self.exact or self.prefixes)
 
     def passes(self, environ: Mapping[str, Any], path: str) -> bool:
         """Whether it passes by a WSGI environment.
@@ -40,7 +40,7 @@ class Paths:
         return path in self and ("HTTP_SCRIPT_NAME" not in environ or environ.get("PATH_INFO", "") in self)
 
     def __contains__(self, path: str) -> bool:
-        if path not in self._exact and not path.startswith(self._prefixes):
+        if path not in self.exact and not path.startswith(self.prefixes):
             return False
         segments = path.split("/")[1:]
         return not any(segment in (".", "..") for segment in segments) and not (

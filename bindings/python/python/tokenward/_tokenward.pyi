@@ -1,15 +1,16 @@
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar, final
 
-from typing_extensions import disjoint_base
+from typing_extensions import Self, disjoint_base
 
 from ._reason import Reason
 
 __all__ = [
     "Allow",
+    "AsgiGate",
     "Consumer",
     "Deny",
     "Identity",
@@ -36,6 +37,7 @@ _Moment: TypeAlias = tuple[float, float]
 _Source: TypeAlias = Literal["endpoint", "cache", "waiting", "none"]
 _Step: TypeAlias = Allow | Deny | Introspect | Wait
 _Scope: TypeAlias = Any
+_App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 _T = TypeVar("_T", bound=Introspector)
 
 @final
@@ -174,6 +176,23 @@ class Wait:
 
 @final
 class Policy: ...
+
+@disjoint_base
+class AsgiGate:
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def _set_up(
+        self,
+        app: _App,
+        introspector: Introspector,
+        policy: Policy | None,
+        exact: frozenset[str],
+        below: Sequence[str],
+    ) -> None: ...
+    @property
+    def app(self) -> _App: ...
+    @property
+    def introspector(self) -> Any: ...
+    def __call__(self, scope: _Scope, receive: Any, send: Any) -> Awaitable[None]: ...
 
 @disjoint_base
 class Introspector:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from ._introspector import Introspector
 from ._paths import Paths
 from ._private import with_private
-from ._tokenward import Allow, Deny, Policy, _asgi_scope, _asgi_stripped
+from ._tokenward import Allow, AsgiGate, Deny, Policy, _asgi_scope, _asgi_stripped
 
 __all__ = ["TokenwardMiddleware"]
 
@@ -32,7 +32,7 @@ OnDeny: TypeAlias = "Callable[[Scope, Deny], App | None | Awaitable[App | None]]
 logger = logging.getLogger("tokenward")
 
 
-class TokenwardMiddleware:
+class TokenwardMiddleware(AsgiGate):
     """Lets requests through to `app` that `introspector` allows, and answers the others.
 
     `policy` is a policy of the introspector's, or its settings; default: the document's own. `exclude` are paths that pass without
@@ -52,28 +52,14 @@ class TokenwardMiddleware:
         exclude: Iterable[str] = (),
         on_deny: OnDeny | None = None,
     ) -> None:
-        self.app = app
-        self.introspector = introspector
+        super().__init__()
         self._begin = introspector._asgi
         self._policy = policy if policy is None or isinstance(policy, Policy) else introspector.policy(policy)
-        self._exclude = Paths(exclude) or None
+        self._exclude = Paths(exclude)
         self._on_deny = on_deny
-        # Servers tell ASGI 3 by a coroutine function at this attribute; a call goes by the class.
+        self._set_up(app, introspector, self._policy, self._exclude.exact, self._exclude.prefixes)
+        # Servers tell ASGI 3 by a coroutine function at this attribute; a call goes by the class, which is the gate's.
         setattr(self, "__call__", self._coroutine)  # noqa: B010
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # No coroutine of its own on a hit: what the application gives is what the server awaits.
-        kind = scope["type"]
-        if self._exclude is None and (kind == "http" or kind == "websocket"):
-            try:
-                outcome = self._begin(scope, self._policy)
-            except Exception as error:
-                outcome = self._failed(scope, error)
-            if type(outcome) is dict:
-                # A hit, or whatever else needed no question: nothing of ours stays on the way of its answer.
-                return self.app(outcome, receive, send)
-            return self._go_on(scope, receive, send, outcome)
-        return self._beside(scope, receive, send)
 
     async def _coroutine(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self(scope, receive, send)
@@ -84,7 +70,7 @@ class TokenwardMiddleware:
             await self.app(scope, receive, send)
         elif kind != "http" and kind != "websocket":
             raise RuntimeError("Tokenward lets only http, websocket and lifespan through")
-        elif self._exclude is not None and scope["path"] in self._exclude:
+        elif scope["path"] in self._exclude:
             await self.app(_asgi_stripped(scope), receive, send)
         else:
             try:
@@ -152,7 +138,8 @@ class TokenwardMiddleware:
     def _failed(self, scope: Scope, error: Exception) -> Deny:
         # Its text may quote the request.
         logger.error("a request could not be decided: %s", type(error).__name__)
-        return self.introspector.internal(head=scope.get("method") == "HEAD")
+        deny: Deny = self.introspector.internal(head=scope.get("method") == "HEAD")
+        return deny
 
 
 async def _read(receive: Receive, limit: int) -> tuple[bytes, bool] | None:

@@ -226,6 +226,7 @@ const struct tokenward_consumer *tokenward_decision_consumer(const struct tokenw
 int32_t tokenward_decision_remove(const struct tokenward_decision *decision, const struct tokenward_str **names, size_t *count);
 int32_t tokenward_decision_set(const struct tokenward_decision *decision, const struct tokenward_header **headers, size_t *count);
 uint64_t tokenward_decision_shared(const struct tokenward_decision *decision);
+int32_t tokenward_decision_headers_alone(const struct tokenward_decision *decision, uint64_t *shared, const struct tokenward_str **names, size_t *count);
 int32_t tokenward_decision_target(const struct tokenward_decision *decision, struct tokenward_str *target);
 int32_t tokenward_decision_body(const struct tokenward_decision *decision, struct tokenward_str *body);
 int32_t tokenward_decision_response_headers(const struct tokenward_decision *decision, const struct tokenward_header **headers, size_t *count);

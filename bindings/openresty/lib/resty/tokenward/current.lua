@@ -5,16 +5,19 @@
 -- release of the Lua module that it is made for, and is used so in those of its releases that were looked at; ngx.req serves otherwise.
 
 local ffi = require "ffi"
+local bit = require "bit"
 local base = require "resty.core.base"
 require "resty.core.request"
 require "resty.core.time"
+require "resty.core.var"
 local clock = require "resty.tokenward.clock"
 local decisions = require "resty.tokenward.decision"
 local headers = require "resty.tokenward.headers"
 local library = require "resty.tokenward.library"
 
 local C = ffi.C
-local ffi_new, ffi_cast, ffi_sizeof, ffi_str, ffi_gc = ffi.new, ffi.cast, ffi.sizeof, ffi.string, ffi.gc
+local ffi_new, ffi_cast, ffi_sizeof, ffi_str, ffi_gc, ffi_copy = ffi.new, ffi.cast, ffi.sizeof, ffi.string, ffi.gc, ffi.copy
+local band, bor, lshift = bit.band, bit.bor, bit.lshift
 local get_request = base.get_request
 local get_method, get_headers = ngx.req.get_method, ngx.req.get_headers
 local set_header, clear_header = ngx.req.set_header, ngx.req.clear_header
@@ -23,7 +26,7 @@ local set_body_data, set_uri_args = ngx.req.set_body_data, ngx.req.set_uri_args
 local http_version = ngx.req.http_version
 local text, text_of, set, view = library.text, library.text_of, library.set, library.view
 local tonumber, type, error, pairs, ipairs, tostring = tonumber, type, error, pairs, ipairs, tostring
-local now = clock.now
+local now, may_be_authorization = clock.now, headers.may_be_authorization
 
 
 local OK = library.OK
@@ -38,12 +41,13 @@ local function is_known(version)
 end
 
 
--- `direct`: nil: by what lua-resty-core declares, where that is known, and by ngx.req elsewhere; `false`: by ngx.req alone; `true`: as nil,
--- and lines are added by nginx's own list.
-return function(lib, direct)
+-- `direct`: nil and `true`: by nginx's own list, where this nginx is known and the list is found to be what it has to be; else by what
+-- lua-resty-core declares, where that is known, which is what "module" is; else by ngx.req, which is what `false` is.
+return function(lib, passed, direct)
     local is_direct = direct ~= false and is_known(base.version)
-    if direct and not is_direct then
-        ngx.log(ngx.WARN, "tokenward: `direct` has no effect with lua-resty-core ", base.version)
+    local size = is_direct and direct ~= "module" and headers.size_of(ngx.config.nginx_version) or nil
+    if direct == true and not size or direct == "module" and not is_direct then
+        ngx.log(ngx.WARN, "tokenward: `direct` has no effect with nginx ", ngx.config.nginx_version, " and lua-resty-core ", base.version)
     end
 
     local _M = { is_direct = is_direct }
@@ -73,7 +77,8 @@ return function(lib, direct)
     grow(0)
 
 
-    -- Header lines as they came. Tells whether they speak of a body; with HTTP/2 there may be one without that.
+    -- Header lines as they came. Tells whether they speak of a body (with HTTP/2 there may be one without that), and how many may be
+    -- `Authorization`. There is room for one more.
     local fill_headers
     if is_direct then
         function fill_headers(r)
@@ -81,29 +86,31 @@ return function(lib, direct)
             if count < 0 then
                 error("the phase has no request headers", 3)
             end
-            if count > room then
+            if count >= room then
                 grow(count)
             end
             if count > 0 then
                 C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
             end
-            local has_body = false
+            local has_body, found = false, 0
             for at = 0, count - 1 do
                 local element, line = elements[at], lines[at]
                 local length = element.key.len
                 -- Content-Length or Transfer-Encoding, or something as long: the core is asked then.
                 has_body = has_body or length == 14 or length == 17
+                found = found + may_be_authorization(element.key.data, length)
                 line.name.data, line.name.len = ffi_cast(cchar, element.key.data), length
                 line.value.data, line.value.len = ffi_cast(cchar, element.value.data), element.value.len
             end
             request.headers_len = count
-            return has_body
+            return has_body, found
         end
     else
         function fill_headers()
-            local count, kept = 0, {}
+            local count, found, kept = 0, 0, {}
             local function add(name, value)
-                if count >= room then
+                found = found + (#name == 13 and name:lower() == "authorization" and 1 or 0)
+                if count + 1 >= room then
                     local before = lines
                     grow(count * 2)
                     ffi.copy(lines, before, count * ffi_sizeof("tokenward_header"))
@@ -127,7 +134,7 @@ return function(lib, direct)
             kept.all = all
             alive[4] = kept
             request.headers_len = count
-            return true
+            return true, found
         end
     end
 
@@ -156,14 +163,34 @@ return function(lib, direct)
     end
 
 
+    local AUTHORIZATION = "Authorization"
+    -- How many of `lines`, as they came, may be `Authorization`.
+    local lines_found = 0
+
+    -- The current request. Tells whether it may have a body, and what is remembered of an earlier decision about it, where that hid
+    -- something: the credential is then there again. What that decision set is there as if the client had sent it, and is removed.
     local function fill(r)
-        local has_body = fill_headers(r)
+        local has_body, found = fill_headers(r)
+        lines_found = found
+        local earlier = found == 0 and passed.find(r) or nil
+        if earlier and earlier.value ~= nil then
+            local line = lines[request.headers_len]
+            set(line.name, AUTHORIZATION)
+            line.value.data, line.value.len = ffi_cast(cchar, earlier.value), earlier.value_len
+            request.headers_len = request.headers_len + 1
+        end
         local method, target = get_method(), ngx.var.request_uri or "/"
         alive[1], alive[2] = method, target
         set(request.method, method)
         set(request.target, target)
         request.body.data, request.body.len = nil, 0
-        return has_body or (method ~= "GET" and method ~= "HEAD")
+        return has_body or (method ~= "GET" and method ~= "HEAD"), earlier
+    end
+
+
+    -- Whether an earlier decision about a request is what a policy of a gate would decide: it stands, and all edits are made.
+    local function stands(earlier, gate, policy_number)
+        return earlier.gate == gate.number and earlier.policy == policy_number and not gate.context
     end
 
 
@@ -184,13 +211,17 @@ return function(lib, direct)
     end
 
 
-    -- Begins to decide about the current request: the step.
-    function _M.begin(gate, policy)
+    -- Begins to decide about the current request: the step; or nil, nil and true where what was decided already stands for this policy.
+    function _M.begin(gate, policy, policy_number)
         local r = get_request()
         if not r then
             error("there is no request here", 2)
         end
-        if fill(r) and lib.tokenward_needs_body(gate.handle, policy, request, needed_out) == OK and needed_out[0] then
+        local asks, earlier = fill(r)
+        if earlier and stands(earlier, gate, policy_number) then
+            return nil, nil, true
+        end
+        if asks and lib.tokenward_needs_body(gate.handle, policy, request, needed_out) == OK and needed_out[0] then
             local body, err = body_of(gate)
             if not body then
                 return nil, err
@@ -274,19 +305,70 @@ return function(lib, direct)
     end
 
 
-    -- Applies an allow to the current request; false: it could not be, and the request must not go on. With a variable for it, a new
-    -- target is put there, too: `proxy_pass http://upstream$variable` sends it byte for byte.
+    -- Whether an earlier decision about this request hid a credential that is found no more.
+    function _M.is_redirected()
+        local r = get_request()
+        return r ~= nil and passed.find(r) ~= nil
+    end
+
+
+    -- Remembers a decision that hides something from the upstream, for the case that the request is redirected within nginx.
+    -- `is_now`: `lines` are those of this request.
+    local function remember(r, gate, policy_number, is_now)
+        if not is_now then
+            local _, found = fill_headers(r)
+            lines_found = found
+        end
+        if lines_found == 0 then
+            local earlier = passed.find(r)
+            return passed.remember(r, gate.number, policy_number, earlier and earlier.value, earlier and earlier.value_len or 0)
+        end
+        local credential, many
+        for at = 0, tonumber(request.headers_len) - 1 do
+            local line = lines[at]
+            if line.name.len == 13 and text(line.name):lower() == "authorization" then
+                many, credential = credential ~= nil, line
+            end
+        end
+        if not credential or many then
+            -- Which of several it would be is not for us to say.
+            return passed.remember(r, gate.number, policy_number, nil, 0)
+        end
+        return passed.remember(r, gate.number, policy_number, credential.value.data, tonumber(credential.value.len), true)
+    end
+
+
+    -- Applies an allow to the current request; false: it could not be, and the request must not go on. `policy_number`: 0 where another
+    -- look at the request has to decide anew. With a variable for it, a new target is put there, too: `proxy_pass
+    -- http://upstream$variable` sends it byte for byte.
     local edit = is_direct and edit_direct or edit_slowly
 
-    function _M.apply(decision, target_variable)
-        if not lib.tokenward_decision_is_allow(decision) or not edit(decision) then
+    function _M.apply(gate, policy_number, decision, is_now)
+        local r = get_request()
+        if not lib.tokenward_decision_is_allow(decision) then
+            return false
+        end
+        if lib.tokenward_decision_remove(decision, names_out, count_out) ~= OK then
+            return false
+        end
+        local hides = count_out[0] > 0 and may_be_authorization(names_out[0][0].data, tonumber(names_out[0][0].len)) == 1
+        local has_target = lib.tokenward_decision_target(decision, view) == OK
+        local has_body = lib.tokenward_decision_body(decision, view) == OK
+        local is_redirected = has_target and passed.find(r) ~= nil
+        if hides or has_target or has_body then
+            remember(r, gate, has_target and 0 or policy_number, is_now)
+        end
+        if not edit(decision) then
             return false
         end
         if lib.tokenward_decision_target(decision, view) == OK then
             local target = text(view[0])
-            set_uri_args(target:match("%?(.*)$") or "")
-            if target_variable then
-                ngx.var[target_variable] = target
+            -- After a redirect the arguments are its own, or what they were made already.
+            if not is_redirected or ngx.var.args == (ngx.var.request_uri or ""):match("%?(.*)$") then
+                set_uri_args(target:match("%?(.*)$") or "")
+            end
+            if gate.target_variable then
+                ngx.var[gate.target_variable] = target
             end
         end
         if lib.tokenward_decision_body(decision, view) == OK then
@@ -302,27 +384,33 @@ return function(lib, direct)
     local summary = ffi_new("tokenward_summary")
     local SIZE = ffi_sizeof("tokenward_summary")
     local SOURCES, IDENTITIES = decisions.SOURCES, decisions.IDENTITIES
-    local ngx_ctx, ngx_var, ngx_now, monotonic = ngx, ngx.var, ngx.now, clock.monotonic
+    local ngx_ctx, ngx_now, monotonic = ngx, ngx.now, clock.monotonic
     local time = ffi_new("tokenward_time")
+    local shared_out, text_out, rows_out = ffi_new("uint64_t[1]"), ffi_new("unsigned char *[1]"), ffi_new("char *[1]")
+    local URI, uri_lowcase = "request_uri", ffi_new("char[?]", #"request_uri")
+    local uri_out, uri_len_out = ffi_new("char *[1]"), ffi_new("size_t[1]")
+    -- Lengths of Content-Length and Transfer-Encoding, a bit each.
+    local BODY_LENGTHS = bor(lshift(1, 14), lshift(1, 17))
 
-    -- Where nginx's list of headers lies: looked for at the first requests of the worker, where that is asked for.
-    local tries, offset, is_chained = direct and 100 or 0, nil, false
-    local add, is_whole = headers.add, headers.is_whole
-    local list_t, bytes_t = ffi.typeof("tokenward_ngx_list_t *"), ffi.typeof("char *")
+    -- Where nginx's list of headers lies, and its pointer to `Authorization`: looked for at the first requests of the worker.
+    local tries, offset, pointer = size and 100 or 0, nil, nil
+    local add, is_whole, kept, keep = headers.add, headers.is_whole, headers.kept, headers.keep
+    local list_t, header_t, bytes_t = ffi.typeof("tokenward_ngx_list_t *"), ffi.typeof("tokenward_ngx_header_t *"), ffi.typeof("char *")
+    local words_t, uchars_t, word = ffi.typeof("uintptr_t *"), ffi.typeof("unsigned char *"), ffi.typeof("uintptr_t")
 
     local function seek(r, count)
         tries = tries - 1
-        local found, chained = headers.find(r, elements, count)
+        local found, at = headers.find(r, elements, count, size)
         if found then
             tries = 0
-            if headers.is_true(r, found, chained, errmsg) then
-                offset, is_chained = found, chained
+            if headers.is_true(r, found, size, errmsg) then
+                offset, pointer = found, at
             end
         end
         _M.has_list = offset ~= nil
     end
 
-    function _M.pass(gate, policy)
+    function _M.pass(gate, policy, policy_number)
         local r = get_request()
         if not r then
             error("there is no request here", 3)
@@ -340,22 +428,32 @@ return function(lib, direct)
             end
             C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 1)
         end
-        local has_body = false
+        local found, lengths = 0, 0
         for at = 0, count - 1 do
             local element, line = elements[at], lines[at]
             local length = element.key.len
-            has_body = has_body or length == 14 or length == 17
+            lengths = bor(lengths, lshift(1, length))
+            found = found + may_be_authorization(element.key.data, length)
             line.name.data, line.name.len = ffi_cast(cchar, element.key.data), length
             line.value.data, line.value.len = ffi_cast(cchar, element.value.data), element.value.len
         end
-        local method, target = get_method(), ngx_var.request_uri
-        if has_body or (method ~= "GET" and method ~= "HEAD") or not target then
+        r, lines_found = get_request(), found
+        if found == 0 then
+            local earlier = passed.find(r)
+            if earlier then
+                return stands(earlier, gate, policy_number) or nil
+            end
+        end
+        local method = get_method()
+        if band(lengths, BODY_LENGTHS) ~= 0 or (method ~= "GET" and method ~= "HEAD")
+            or C.ngx_http_lua_ffi_var_get(r, URI, #URI, uri_lowcase, 0, uri_out, uri_len_out, errmsg) ~= 0
+        then
             return nil
         end
         request.headers_len = count
-        alive[1], alive[2] = method, target
+        alive[1] = method
         request.method.data, request.method.len = method, #method
-        request.target.data, request.target.len = target, #target
+        request.target.data, request.target.len = uri_out[0], uri_len_out[0]
         request.body.data, request.body.len = nil, 0
         time.wall_us = ngx_now() * 1e6 + 0.5
         time.monotonic_us = monotonic() * 1e6 + 0.5
@@ -366,47 +464,95 @@ return function(lib, direct)
         if lib.tokenward_begin(gate.handle, policy, request, time, step_out) ~= OK then
             return nil
         end
-        -- Pointers are read again from where they lie: LuaJIT would make an object of each that is kept over a loop.
-        if lib.tokenward_decision_summary(lib.tokenward_step_decision(step_out[0]), summary, SIZE) ~= OK
-            or summary.allow ~= 1 or summary.headers_len ~= 0 or summary.target.data ~= nil or summary.body.data ~= nil
-        then
+        -- Pointers are read again from where they lie, the request's too: LuaJIT would make an object of each that is kept over a loop.
+        if lib.tokenward_decision_headers_alone(lib.tokenward_step_decision(step_out[0]), shared_out, names_out, count_out) ~= OK then
             return nil, take()
         end
 
-        local done = 0
-        for at = 0, tonumber(summary.remove_len) - 1 do
-            local name = summary.remove[at]
-            done = done + C.ngx_http_lua_ffi_req_set_header(
-                r, ffi_cast(cuchar, name.data), name.len, nil, 0, nil, 0, 1, errmsg)
-        end
+        local removed, number = tonumber(count_out[0]), tonumber(shared_out[0])
+        local made = offset and kept(number)
+        local list = offset and ffi_cast(list_t, ffi_cast(bytes_t, r) + offset)
         -- A list of several parts, or one that is shared with another request, is the Lua module's to see to.
-        if offset and is_whole(ffi_cast(list_t, ffi_cast(bytes_t, r) + offset)) then
-            for at = 0, tonumber(summary.set_len) - 1 do
-                local line = summary.set[at]
-                if not add(ffi_cast(list_t, ffi_cast(bytes_t, r) + offset), is_chained,
-                    line.name.data, tonumber(line.name.len), line.value.data, tonumber(line.value.len))
-                then
-                    done = -1
-                end
+        local is_ready = made and removed <= found and removed <= 1 and is_whole(list) and list.part.nelts == count
+            and list.nalloc - list.part.nelts >= made.count
+        if is_ready and removed == 1 then
+            -- The one line that may be it is the one which nginx points to, and is what is to be removed.
+            local header = ffi_cast(header_t, ffi_cast(words_t, ffi_cast(bytes_t, r) + pointer)[0])
+            local at = ffi_cast(word, header) - ffi_cast(word, list.part.elts)
+            is_ready = found == 1 and may_be_authorization(names_out[0][0].data, tonumber(names_out[0][0].len)) == 1
+                and at < count * size and header.key_len == 13
+        end
+        if is_ready then
+            text_out[0] = ffi_cast(uchars_t, C.ngx_pnalloc(list.pool, made.bytes))
+            if text_out[0] == nil then
+                clear_out()
+                return nil, nil, true
+            end
+            ffi_copy(text_out[0], made.text, made.bytes)
+            if removed == 1 then
+                -- The first line is put in the place of the credential.
+                local header = ffi_cast(header_t, ffi_cast(words_t, ffi_cast(bytes_t, r) + pointer)[0])
+                passed.remember(r, gate.number, policy_number, header.value, tonumber(header.value_len))
+                ffi_copy(header, made.rows, size)
+                header.value = ffi_cast(uchars_t, ffi_cast(word, text_out[0]) + ffi_cast(word, header.value))
+                ffi_cast(words_t, ffi_cast(bytes_t, r) + pointer)[0] = 0
+            end
+            rows_out[0] = ffi_cast(bytes_t, list.part.elts) + count * size
+            ffi_copy(rows_out[0], made.rows + removed * size, (made.count - removed) * size)
+            list.part.nelts = count + made.count - removed
+            for at = 0, made.count - removed - 1 do
+                local header = ffi_cast(header_t, rows_out[0] + at * size)
+                header.value = ffi_cast(uchars_t, ffi_cast(word, text_out[0]) + ffi_cast(word, header.value))
             end
         else
-            for at = 0, tonumber(summary.set_len) - 1 do
-                -- Added: what there was of that name is removed.
-                local line = summary.set[at]
-                done = done + C.ngx_http_lua_ffi_req_set_header(
-                    r, ffi_cast(cuchar, line.name.data), line.name.len, ffi_cast(cuchar, line.value.data), line.value.len,
-                    nil, 0, 0, errmsg)
+            if removed > 0 and found > 0 then
+                remember(r, gate, policy_number, true)
             end
-        end
-        if done ~= 0 then
-            -- All of them are 0, or less. Some edits are made: nothing can be made of this request any more.
-            clear_out()
-            return nil, nil, true
+            local done = 0
+            for at = 0, removed - 1 do
+                local name = names_out[0][at]
+                done = done + C.ngx_http_lua_ffi_req_set_header(
+                    r, ffi_cast(cuchar, name.data), name.len, nil, 0, nil, 0, 1, errmsg)
+            end
+            if lib.tokenward_decision_set(lib.tokenward_step_decision(step_out[0]), headers_out, count_out) ~= OK then
+                done = -1
+                count_out[0] = 0
+            end
+            if offset and is_whole(ffi_cast(list_t, ffi_cast(bytes_t, r) + offset)) then
+                for at = 0, tonumber(count_out[0]) - 1 do
+                    local line = headers_out[0][at]
+                    if not add(ffi_cast(list_t, ffi_cast(bytes_t, r) + offset), size,
+                        line.name.data, tonumber(line.name.len), line.value.data, tonumber(line.value.len))
+                    then
+                        done = -1
+                    end
+                end
+            else
+                for at = 0, tonumber(count_out[0]) - 1 do
+                    -- Added: what there was of that name is removed.
+                    local line = headers_out[0][at]
+                    done = done + C.ngx_http_lua_ffi_req_set_header(
+                        r, ffi_cast(cuchar, line.name.data), line.name.len, ffi_cast(cuchar, line.value.data), line.value.len,
+                        nil, 0, 0, errmsg)
+                end
+            end
+            if offset then
+                keep(number, size, headers_out[0], tonumber(count_out[0]))
+            end
+            if done ~= 0 then
+                -- All of them are 0, or less. Some edits are made: nothing can be made of this request any more.
+                clear_out()
+                return nil, nil, true
+            end
         end
 
         if not gate.context then
             clear_out()
             return true
+        end
+        if lib.tokenward_decision_summary(lib.tokenward_step_decision(step_out[0]), summary, SIZE) ~= OK then
+            clear_out()
+            return nil, nil, true
         end
         local id, username, custom_id = summary.consumer_id, summary.consumer_username, summary.consumer_custom_id
         local note = {

@@ -5,15 +5,12 @@
 -- now and then themselves.
 
 local ffi = require "ffi"
-local base = require "resty.core.base"
 local semaphore = require "ngx.semaphore"
 local clock = require "resty.tokenward.clock"
 local library = require "resty.tokenward.library"
 local steps = require "resty.tokenward.step"
 
-local C = ffi.C
-local ffi_cast, ffi_gc, ffi_new = ffi.cast, ffi.gc, ffi.new
-local get_request = base.get_request
+local ffi_gc, ffi_new = ffi.gc, ffi.new
 local spawn, wait_for, kill, sleep_for = ngx.thread.spawn, ngx.thread.wait, ngx.thread.kill, ngx.sleep
 local status_of = coroutine.status
 local max, min, random = math.max, math.min, math.random
@@ -21,48 +18,19 @@ local tonumber, pcall, pairs, setmetatable = tonumber, pcall, pairs, setmetatabl
 local monotonic, now = clock.monotonic, clock.now
 
 
--- nginx's own, for modules: a list of what to do when a request ends.
-ffi.cdef[[
-    typedef struct tokenward_ngx_cleanup_s {
-        void (*handler)(void *data);
-        void *data;
-        struct tokenward_ngx_cleanup_s *next;
-    } tokenward_ngx_cleanup_t;
-
-    tokenward_ngx_cleanup_t *ngx_http_cleanup_add(ngx_http_request_t *r, size_t size);
-]]
-
-
 local OK = library.OK
 -- Seconds between two looks of one who sleeps, at least; more where many do.
 local LOOK = 0.05
 
 
-return function(lib)
+return function(lib, passed)
     -- Tags from here on are those of requests that sleep here; those below are of steps that are driven by hand.
     local _M = { FIRST_TAG = 2^52 }
 
-    local free = ffi_cast("void (*)(void *)", lib.tokenward_step_free)
+    local own, disown = passed.own, passed.disown
     local tag_out = ffi_new("uint64_t[1]")
     local log_out = ffi_new("tokenward_line *[1]")
     local LEVELS = { ngx.ERR, ngx.WARN, ngx.NOTICE, ngx.DEBUG }
-
-
-    -- Gives a step to nginx, until `disown`.
-    local function own(step)
-        local cleanup = C.ngx_http_cleanup_add(get_request(), 0)
-        if cleanup == nil then
-            return nil
-        end
-        cleanup.data = step
-        cleanup.handler = free
-        return cleanup
-    end
-
-
-    local function disown(cleanup)
-        cleanup.handler = nil
-    end
 
 
     -- Wakes those whose answer is there, or whose turn it is to ask.
