@@ -1,4 +1,4 @@
-"""Draws charts/*.svg of results.json. `tests/bench/charts` runs it, with the library that it needs.
+"""Draws charts/*.svg of results.json. `tests/bench/draw` runs it, with the library that it needs.
 
 A chart is the same, byte for byte, whenever it is drawn of the same figures, and bears a hash of them and of this file.
 """

@@ -318,7 +318,7 @@ def check(folder):
         file = folder / "charts" / f"{name}.svg"
         found = re.search(r"drawn of ([0-9a-f]{64})", file.read_text()) if file.exists() else None
         if not found or found[1] != drawn_of(results, question):
-            yield f"{file.name} is not drawn of what results.json says: run tests/bench/charts"
+            yield f"{file.name} is not drawn of what results.json says: run tests/bench/draw"
     if any(asked["quick"] for asked in results["questions"].values()):
         yield "results.json is of a quick run"
 

@@ -22,6 +22,9 @@ def ask(options, servers, say):
     rows, checks, taught = [], {}, {}
     for family, names in hosts.families(options.peers).items():
         for settings, sets in (QUICK_SETS if options.quick else SETS)[family]:
+            sets = [one for one in sets if ("few" if one[2] <= 10 else "many") in options.sets]
+            if not sets:
+                continue
             with contextlib.ExitStack() as running:
                 running_hosts = [running.enter_context(hosts.start(name, servers, **settings)) for name in names]
                 for host in running_hosts:
