@@ -291,8 +291,9 @@ def teach(host, count, length, head="person.", first=0, most_seconds=300, kind="
     connections = min(64, count)
     while known < count and time.monotonic() < began + most_seconds:
         ran = load(host, kind, connections, seconds, head, length, first, count, known)
-        if ran["refused"] or ran["broken"]:
-            raise SystemExit(f"{host.name}: a good token was refused: {ran}")
+        # Some peers fail a few under load; a token that was not learnt shows as a miss where hits are measured.
+        if ran["refused"] + ran["broken"] > ran["requests"] / 100:
+            raise SystemExit(f"{host.name}: good tokens were refused: {ran}")
         if ran["requests"] >= count:
             known = count
             break
