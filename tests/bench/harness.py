@@ -93,6 +93,12 @@ def on_cpu(pid):
     return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
 
 
+def held_bytes(pid):
+    """What a process holds of memory; of a page that several have, its share."""
+    found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024
+
+
 def spread(values):
     ordered = sorted(values)
     quarter = len(ordered) // 4

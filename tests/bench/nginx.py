@@ -224,8 +224,8 @@ def instructions():
     return counts
 
 
-def exchange(port, token, rounds):
-    request = (f"GET /orders/7 HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\nAccept: */*\r\n\r\n").encode()
+def exchange(port, token, rounds, target="/orders/7"):
+    request = (f"GET {target} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\nAccept: */*\r\n\r\n").encode()
     with socket.create_connection(("127.0.0.1", port)) as one:
         answers = one.makefile("rb")
         for _ in range(rounds):

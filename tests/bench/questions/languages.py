@@ -1,0 +1,25 @@
+"""The packages for Python and Node.js beside what their users would take instead: their own comparisons, collected."""
+
+import json
+import os
+import subprocess
+
+import hosts
+
+
+def ask(options, _servers, say):
+    found = {}
+    folder = hosts.TARGET / "bench"
+    environment = {"TOKENWARD_NODE_PROJECT": str(hosts.TARGET / "node-tests"), **os.environ}
+    for name in ["python", "node"]:
+        to = folder / f"{name}.json"
+        subprocess.run([str(hosts.HERE / name / "run"), "--rounds", str(options.rounds), "--seconds", str(options.seconds), "--json", str(to)],
+                       check=True, stdout=subprocess.DEVNULL, env=environment)
+        results = json.loads(to.read_text())
+        for target in results["targets"].values():
+            del target["rounds"]
+        found[name] = results
+        for peer, target in results["targets"].items():
+            say(f"{name}, {peer}: {target['cpu_ns_per_request']['median'] / 1000:.1f} us of CPU, "
+                f"{target['cpu_ns_per_request_ratio']['median']:.3f} x")
+    return found
