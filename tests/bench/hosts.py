@@ -282,7 +282,18 @@ def load(host, kind, connections, seconds, head="person.", length=43, first=0, c
     figures["busy"] = spent / 1e9 / figures["seconds"]
     for name in ["active", "inactive"]:
         figures[name] = after[name] - asked[name]
+    settle(host)
     return figures
+
+
+def settle(host, most_seconds=5):
+    """Waits until the host is done with what clients left behind, so that the next one in turn has the processor to itself."""
+    until, spent = time.monotonic() + most_seconds, host.cpu()
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        before, spent = spent, host.cpu()
+        if spent - before < 1_000_000:
+            break
 
 
 def teach(host, count, length, head="person.", first=0, most_seconds=300, kind="memory"):
