@@ -1533,7 +1533,7 @@ uint64_t tokenward_decision_shared(const struct tokenward_decision *decision);
  *
  * decision: the decision.
  * shared: where the number goes; as `tokenward_decision_shared`.
- * names: where the array of names to remove goes; as `tokenward_decision_remove`.
+ * names: where the array of names to remove goes, as `tokenward_decision_remove`; it lives as long as the decision.
  * count: how many there are.
  *
  * Returns: TOKENWARD_OK; TOKENWARD_ABSENT for a refusal, and where the target, the body or the answer change, too;

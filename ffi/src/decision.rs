@@ -192,7 +192,7 @@ pub unsafe extern "C" fn tokenward_decision_shared(decision: *const tokenward_de
 ///
 /// decision: the decision.
 /// shared: where the number goes; as `tokenward_decision_shared`.
-/// names: where the array of names to remove goes; as `tokenward_decision_remove`.
+/// names: where the array of names to remove goes, as `tokenward_decision_remove`; it lives as long as the decision.
 /// count: how many there are.
 ///
 /// Returns: TOKENWARD_OK; TOKENWARD_ABSENT for a refusal, and where the target, the body or the answer change, too;
