@@ -110,7 +110,7 @@ topic_decisions(void)
 
     /* Headers alone change. */
     request.method = text("GET");
-    request.body = (tokenward_str) {NULL, 0};
+    request.body.data = NULL, request.body.len = 0;
     request_headers[0].name = text("authorization");
     request_headers[0].value = text("Bearer abc");
     request.headers_len = 1;
