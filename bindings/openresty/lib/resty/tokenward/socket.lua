@@ -9,7 +9,8 @@ local clock = require "resty.tokenward.clock"
 
 local max, min = math.max, math.min
 local find, lower, match, sub = string.find, string.lower, string.match, string.sub
-local concat, tostring, tonumber, type, ipairs, setmetatable = table.concat, tostring, tonumber, type, ipairs, setmetatable
+local concat, tostring, tonumber, type = table.concat, tostring, tonumber, type
+local ipairs, pcall, setmetatable = ipairs, pcall, setmetatable
 local tcp = ngx.socket.tcp
 
 
@@ -313,11 +314,13 @@ function _M.new(options, split)
         local is_new = socket:getreusedtimes() == 0
         if scheme == "https" and is_new then
             wait_no_longer(socket, call)
-            local ok
-            ok, err = socket:sslhandshake(false, (host:gsub("[%[%]]", "")), true)
-            if not ok then
+            -- Asked for a session, since otherwise a handshake that is over at once counts as good whatever its certificate; one whose
+            -- certificate is not good is an assertion of lua-resty-core's then.
+            local done, ok
+            done, ok, err = pcall(socket.sslhandshake, socket, nil, (host:gsub("[%[%]]", "")), true)
+            if not done or ok == nil and err then
                 socket:close()
-                return nil, failure_of(err, "tls")
+                return nil, done and failure_of(err, "tls") or "tls"
             end
         end
         wait_no_longer(socket, call)
