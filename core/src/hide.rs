@@ -6,12 +6,22 @@ use crate::headers::is_managed;
 use crate::request::{Request, split_once};
 use crate::token::{Authorization, Form, Found, PARAMETER, is_token_parameter, token_members};
 
+/// No name that counts has fewer bytes: `X-Consumer-`.
+const SHORTEST: usize = 11;
+
 /// Found in one pass over the headers.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a> {
     pub(crate) authorization: Authorization<'a>,
-    /// Names that only Tokenward may set, as first spelled, each once.
-    managed: Vec<Box<[u8]>>,
+    /// Few requests have any.
+    managed: Option<Box<Managed>>,
+}
+
+/// Names that only Tokenward may set.
+#[derive(Debug, Default)]
+struct Managed {
+    /// As first spelled, each once.
+    names: Vec<Box<[u8]>>,
     /// The same in lower case, once there are many.
     seen: Option<HashSet<Vec<u8>>>,
 }
@@ -20,7 +30,10 @@ impl<'a> Fields<'a> {
     pub(crate) fn scan(request: &Request<'a>, kong: bool) -> Self {
         let mut fields = Self::default();
         for header in request.headers {
-            // The first byte and the length settle nearly every header.
+            // The length and the first byte settle nearly every header.
+            if header.name.len() < SHORTEST {
+                continue;
+            }
             let Some((first, rest)) = header.name.split_first() else { continue };
             match first | 0x20 {
                 b'a' if rest.len() == 12 && (rest == b"uthorization" || rest.eq_ignore_ascii_case(b"uthorization")) => {
@@ -41,18 +54,25 @@ impl<'a> Fields<'a> {
         fields
     }
 
+    #[cold]
     fn manage(&mut self, name: &[u8]) {
+        self.managed.get_or_insert_default().add(name);
+    }
+}
+
+impl Managed {
+    fn add(&mut self, name: &[u8]) {
         const FEW: usize = 16;
-        if self.managed.len() < FEW {
-            if !self.managed.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-                self.managed.push(name.into());
+        if self.names.len() < FEW {
+            if !self.names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                self.names.push(name.into());
             }
             return;
         }
-        let managed = &self.managed;
-        let seen = self.seen.get_or_insert_with(|| managed.iter().map(|known| known.to_ascii_lowercase()).collect());
+        let names = &self.names;
+        let seen = self.seen.get_or_insert_with(|| names.iter().map(|known| known.to_ascii_lowercase()).collect());
         if seen.insert(name.to_ascii_lowercase()) {
-            self.managed.push(name.into());
+            self.names.push(name.into());
         }
     }
 }
@@ -87,12 +107,14 @@ impl Hidden {
             Form::UrlEncoded => without_parameter(body).map(Vec::into_boxed_slice),
             Form::Json => without_member(body),
         });
-        let managed = fields.managed;
-        let is_more = !managed.is_empty() || target.is_some() || body.is_some();
+        let is_more = fields.managed.is_some() || target.is_some() || body.is_some();
         Self {
             authorization: hide && fields.authorization.is_bearer(),
             private: found.is_some_and(|found| found.from_query),
-            more: is_more.then(|| Box::new(More { managed, target, body })),
+            more: is_more.then(|| {
+                let managed = fields.managed.map(|managed| managed.names).unwrap_or_default();
+                Box::new(More { managed, target, body })
+            }),
         }
     }
 
