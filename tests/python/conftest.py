@@ -59,3 +59,11 @@ def run():
         return asyncio.run(asyncio.wait_for(coroutine, 60))
 
     return run
+
+
+@pytest.fixture
+def known():
+    """An introspector that knows `alice` already."""
+    from support.asgi import knowing
+
+    return knowing({})

@@ -1,4 +1,4 @@
-"""The ASGI middleware, and FastAPI's dependency over it, without a server in between."""
+"""The ASGI middleware, without a server in between."""
 
 import asyncio
 import copy
@@ -7,101 +7,18 @@ import inspect
 import json
 import logging
 import pickle
-import re
 import sys
 import time
 import weakref
-from typing import Annotated
 
 import pytest
 from conftest import CONSUMERS
-from fastapi import Depends, FastAPI, Request, Security
-from fastapi.security import SecurityScopes
-from starlette.applications import Starlette
-from starlette.authentication import requires
-from starlette.datastructures import FormData
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
-from support.servers import claims_of
+from starlette.responses import PlainTextResponse
+from support.asgi import CONFIG, FORM, App, call, knowing, status, tokenward_request
 
 from tokenward import Allow, Introspector
 from tokenward._tokenward import _asgi_again
 from tokenward.asgi import TokenwardMiddleware
-from tokenward.fastapi import install, require
-
-CONFIG = {"introspection_url": "https://as.example/introspect", "authorization_value": "Basic czNjcjN0"}
-
-
-@pytest.fixture
-def known():
-    """An introspector that knows `alice` already."""
-    return knowing({})
-
-
-def knowing(settings):
-    introspector = Introspector({**CONFIG, **settings}, CONSUMERS)
-    header = introspector.policy({"token_from": ["header"]})
-    with introspector.begin(tokenward_request("alice"), header) as step:
-        step.reply(200, [("content-type", "application/json")], json.dumps(claims_of("alice")).encode())
-    return introspector
-
-
-def tokenward_request(token):
-    from tokenward import Request
-
-    return Request("GET", "/", [("authorization", f"Bearer {token}")])
-
-
-class App:
-    """Remembers what reaches it, and reads the whole body."""
-
-    def __init__(self, headers=()):
-        self.scopes, self.bodies, self.headers = [], [], list(headers)
-
-    async def __call__(self, scope, receive, send):
-        self.scopes.append(scope)
-        if scope["type"] == "lifespan":
-            return
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.accept"})
-            return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        self.bodies.append(body)
-        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
-        await send({"type": "http.response.body", "body": b"reached"})
-
-
-def call(app, token="alice", method="GET", path="/", query=b"", headers=(), body=(b"",), kind="http", **more):
-    headers = list(headers) + ([(b"authorization", f"Bearer {token}".encode())] if token else [])
-    scope = {"type": kind, "method": method, "path": path, "raw_path": path.encode(), "query_string": query, "headers": headers}
-    scope = {**scope, "http_version": "1.1", "scheme": "http", "root_path": "", **more}
-    if kind == "websocket":
-        del scope["method"]
-    before = {**scope, "headers": list(headers)}
-    parts, sent = list(body), []
-
-    async def receive():
-        if kind == "websocket":
-            return {"type": "websocket.connect"}
-        if not parts:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))
-    if not isinstance(app, FastAPI):  # whose dependencies edit what the route sees
-        assert {name: scope[name] for name in before} == before, "the server's own scope is left as it is"
-    return sent
-
-
-def status(sent):
-    return sent[0]["status"]
 
 
 def test_an_application_gets_the_callers_headers_and_none_that_a_client_made_up(known):
@@ -279,9 +196,6 @@ def test_a_token_in_the_query_is_cut_out_and_the_answer_is_private():
     assert sent[0]["headers"] == [(b"a", b"b"), (b"cache-control", b"private, no-store, max-age=60")]
 
 
-FORM = (b"content-type", b"application/x-www-form-urlencoded")
-
-
 def test_a_token_in_a_form_is_cut_out_with_the_right_length():
     app = App()
     middleware = TokenwardMiddleware(app, knowing({"token_from": ["header", "body"]}))
@@ -321,72 +235,6 @@ def test_a_path_that_the_server_does_not_give_raw_is_encoded_again():
     step.close()
 
 
-def test_starlettes_users_find_the_caller_where_they_expect_it(known):
-    @requires("api:read")
-    async def read(request):
-        return JSONResponse([request.user.display_name, request.user.is_authenticated, request.auth.scopes])
-
-    @requires("api:write")
-    async def write(request):
-        return JSONResponse(None)
-
-    app = Starlette(routes=[Route("/read", read), Route("/write", write)])
-    app.add_middleware(TokenwardMiddleware, introspector=known)
-    assert json.loads(call(app, path="/read")[1]["body"]) == ["alice", True, ["api:read"]]
-    assert status(call(app, path="/write")) == 403
-    assert status(call(app, path="/read", token=None)) == 401
-
-
-@pytest.mark.parametrize("middleware", [False, True])
-def test_a_fastapi_route_wants_scopes(middleware):
-    introspector = knowing({"array_format": "repeat"})
-    app = FastAPI()
-    install(app, introspector, middleware=middleware)
-
-    @app.get("/read")
-    async def read(request: Request, caller: Annotated[Allow, Depends(require("admin", "api:read"))]):
-        return [caller.identity.consumer.username, dict(request.headers)]
-
-    @app.get("/write")
-    async def write(caller: Annotated[Allow, Depends(require("api:read api:write"))]):
-        return None
-
-    @app.get("/both", dependencies=[Depends(require("api:read"))])
-    async def both(caller: Annotated[Allow, Depends(require("api:read other", "api:read"))]):
-        return caller.source
-
-    @app.get("/secured")
-    async def secured(caller: Annotated[Allow, Security(require(), scopes=["api:write"])]):
-        return None
-
-    name, headers = json.loads(call(app, path="/read", headers=[(b"x-consumer-id", b"root")])[1]["body"])
-    assert (name, headers["x-consumer-id"], "authorization" in headers) == ("alice", "7", False)
-    for path in ("/write", "/secured"):
-        sent = call(app, path=path)
-        challenge = dict(sent[0]["headers"])[b"www-authenticate"].decode()
-        assert (status(sent), 'scope="' in challenge) == (403, True), challenge
-        assert json.loads(sent[1]["body"])["error"] == "insufficient_scope"
-    assert "api:write" in challenge
-    assert json.loads(call(app, path="/both")[1]["body"]) == "cache"
-    sent = call(app, path="/read", token=None)
-    assert (status(sent), json.loads(sent[1]["body"])["error_description"]) == (401, "The access token is missing")
-    document = app.openapi()
-    scheme = document["components"]["securitySchemes"]["Tokenward"]
-    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
-    assert re.search("Tokenward", json.dumps(document["paths"]["/write"]["get"]["security"]))
-
-
-def test_a_fastapi_application_without_an_introspector_lets_nobody_in():
-    app = FastAPI()
-
-    @app.get("/")
-    async def read(caller: Annotated[Allow, Depends(require())]):
-        return None
-
-    with pytest.raises(RuntimeError, match="install"):
-        call(app)
-
-
 def test_a_hit_adds_no_coroutine_of_its_own_and_servers_still_tell_it_is_asgi_3(known):
     async def app(scope, receive, send):
         pass
@@ -409,94 +257,6 @@ def test_a_hook_finds_nothing_that_a_client_made_up(known):
     # Where the headers cannot even be read, there are none.
     call_with(middleware, {"headers": [(b"x-consumer-id", b"root"), (b"authorization",)]})
     assert app.scopes[1]["headers"] == []
-
-
-def test_what_a_route_wants_comes_on_top_of_what_the_document_requires():
-    introspector = knowing({"require": {"audience": ["https://api.example"], "scopes": ["api:read", "other"]}})
-    app = FastAPI()
-    install(app, introspector)
-
-    @app.get("/plain", dependencies=[Depends(require())])
-    async def plain():
-        return None
-
-    @app.get("/read", dependencies=[Depends(require("api:read"))])
-    async def read():
-        return None
-
-    @app.get("/own", dependencies=[Depends(require("api:read", require={"audience": ["app"]}))])
-    async def own():
-        return None
-
-    # The token has no audience at all.
-    assert [status(call(app, path=path)) for path in ("/plain", "/read", "/own")] == [401, 401, 401]
-
-    introspector = knowing({"require": {"scopes": ["api:write"]}})
-    app.state.tokenward = introspector
-    assert [status(call(app, path=path)) for path in ("/plain", "/read", "/own")] == [403, 403, 401]
-
-
-def test_a_route_that_wants_scopes_lets_no_anonymous_caller_in():
-    for middleware in (False, True):
-        app = FastAPI()
-        install(app, knowing({"anonymous": "guest"}), middleware=middleware)
-
-        @app.get("/any")
-        async def anybody(caller: Annotated[Allow, Depends(require())]):
-            return caller.identity.kind
-
-        @app.get("/read", dependencies=[Depends(require("api:read"))])
-        async def read():
-            return None
-
-        @app.get("/guests", dependencies=[Depends(require("api:read", anonymous="guest"))])
-        async def guests():
-            return None
-
-        assert json.loads(call(app, path="/any", token=None)[1]["body"]) == "anonymous"
-        assert status(call(app, path="/read", token=None)) == 401
-        assert status(call(app, path="/read")) == 200
-        assert status(call(app, path="/guests", token=None)) == 200
-
-
-def test_a_dependency_reads_no_more_of_a_body_than_the_limit():
-    introspector = knowing({"token_from": ["header", "body"], "limits": {"body_bytes": 100}, "anonymous": "guest"})
-    app, taken = FastAPI(), []
-    install(app, introspector)
-
-    def left():
-        for _ in range(50):
-            taken.append(1)
-            yield b"x" * 100
-
-    @app.post("/")
-    async def route(request: Request, caller: Annotated[Allow, Depends(require())]):
-        before = len(taken)
-        return [caller.identity.kind, before, len(await request.body())]
-
-    parts = left()
-    scope = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [FORM]}
-    scope = {**scope, "http_version": "1.1", "scheme": "http", "root_path": ""}
-    sent = []
-
-    async def receive():
-        part = next(parts, b"")
-        return {"type": "http.request", "body": part, "more_body": bool(part)}
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))
-    assert json.loads(sent[1]["body"]) == ["anonymous", 2, 5000]
-
-
-def test_a_dependency_finds_the_token_in_a_form_that_was_parsed_already():
-    introspector = knowing({"token_from": ["body"]})
-    scope = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [FORM]}
-    request = Request({**scope, "app": FastAPI()}, None)
-    request._form = FormData([("a", "&access_token=x"), ("access_token", "alice")])
-    allow = asyncio.run(require(introspector=introspector)(request, SecurityScopes(), Response()))
-    assert allow.identity.consumer.username == "alice"
 
 
 def test_a_token_is_cut_out_of_a_raw_path_that_holds_the_query_too():
@@ -785,29 +545,3 @@ def test_a_middleware_is_not_copied(known, use):
     with pytest.raises(TypeError, match="pickle"):
         use(TokenwardMiddleware(_nothing, known))
 
-
-def test_a_dependency_applies_what_it_decided_to_the_lines_it_decided_about(endpoint, monkeypatch):
-    introspector = Introspector(endpoint.config, CONSUMERS)
-    app = FastAPI()
-    install(app, introspector)
-    seen = []
-
-    @app.get("/")
-    async def root(request: Request, caller: Annotated[Allow, Depends(require())]):
-        seen.extend(request.headers.raw)
-
-    lines = []
-    finish = introspector.finish_async
-
-    async def finish_later(step):
-        lines.append((b"x-consumer-username", b"root"))
-        return await finish(step)
-
-    monkeypatch.setattr(introspector, "finish_async", finish_later)
-
-    async def keeps_the_list(scope, receive, send):
-        lines.extend(scope["headers"])
-        await app({**scope, "headers": lines}, receive, send)
-
-    assert status(call(keeps_the_list)) == 200
-    assert [value for name, value in seen if name == b"x-consumer-username"] == [b"alice"]
