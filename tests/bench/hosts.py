@@ -271,8 +271,9 @@ def make_certificate():
         check=True, capture_output=True)
 
 
-def load(host, kind, connections, seconds, head="person.", length=43, first=0, count=1, offset=0):
-    """A run of wrk, with tokens of load.lua: its figures, the host's CPU time, and the calls that were made."""
+def load(host, kind, connections, seconds, head="person.", length=43, first=0, count=1, offset=0, alone=True):
+    """A run of wrk, with tokens of load.lua: its figures, the host's CPU time, and the calls that were made. One that is not `alone` on its
+    host does not wait for that to be idle afterwards."""
     before, asked = host.cpu(), host.around.control()
     text = as_others("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", HERE / "load.lua", host.url(kind), "--",
                      head, length, first, count, offset)
@@ -282,7 +283,8 @@ def load(host, kind, connections, seconds, head="person.", length=43, first=0, c
     figures["busy"] = spent / 1e9 / figures["seconds"]
     for name in ["active", "inactive"]:
         figures[name] = after[name] - asked[name]
-    settle(host)
+    if alone:
+        settle(host)
     return figures
 
 

@@ -23,12 +23,12 @@ def ask(options, servers, say):
             junk = []
             first = servers.new_tokens(10_000_000)
             flood = threading.Thread(target=lambda: junk.append(hosts.load(
-                host, "memory", JUNK_CONNECTIONS, options.flood, head="inactive.", first=first, count=0)))
+                host, "memory", JUNK_CONNECTIONS, options.flood, head="inactive.", first=first, count=0, alone=False)))
             flood.start()
             hot = []
             began = time.monotonic()
             while time.monotonic() < began + options.flood - 1.5:
-                hot.append(hosts.load(host, "memory", HOT_CONNECTIONS, 1, count=HOT))
+                hot.append(hosts.load(host, "memory", HOT_CONNECTIONS, 1, count=HOT, alone=False))
                 memory.append(host.memory_bytes())
             flood.join()
             files = sum(file.stat().st_blocks * 512 for file in host.memory.rglob("*") if file.is_file())

@@ -48,7 +48,7 @@ def outage(options, servers, host):
             servers.control(hang=phase == "during")
         edges[phase] = time.time()
         while time.time() < edges[phase] + length - 0.5:
-            ran = hosts.load(host, "memory", CONNECTIONS, 1, count=KNOWN)
+            ran = hosts.load(host, "memory", CONNECTIONS, 1, count=KNOWN, alone=False)
             windows[phase].append({name: ran[name] for name in ["p50_us", "p99_us", "requests", "refused", "broken"]})
     reader.join()
     misses.wait()
