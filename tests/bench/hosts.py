@@ -160,7 +160,7 @@ class Host(Process):
         root = os.geteuid() == 0
         oauth2, openidc = (
             ("shm max_entries=1000&max_val_size=4096", "shm\nOIDCCacheShmMax 1000") if cache == "shm" else
-            (f"file dir={self.memory}&clean_interval=86400", f"file\nOIDCCacheDir {self.memory}\nOIDCCacheFileCleanInterval 86400")
+            (f"file dir={self.memory}&clean_interval=86400&encrypt=false", f"file\nOIDCCacheDir {self.memory}\nOIDCCacheFileCleanInterval 86400")
         )
         return {
             "MAIN": f"daemon off; pid {self.folder}/pid; error_log stderr {log}; {'user root;' if root else ''} {main}",
