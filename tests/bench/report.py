@@ -24,6 +24,7 @@ TITLES = {
     "apache-oauth2": "Apache, mod_oauth2",
     "apache-openidc": "Apache, mod_auth_openidc",
 }
+OURS = ("nginx-tokenward", "nginx-lua")
 # Charts, and the question of each.
 CHARTS = {"hits": "hits", "misses": "misses", "herd": "herd", "outage": "outage", "growth": "growth", "flood": "flood", "languages": "languages"}
 
@@ -96,20 +97,23 @@ def goals(questions):
                            mark(found["median"] <= most)]
         yield from ahead(rows)
     if "misses" in questions:
-        for row in questions["misses"]["rows"]:
-            if row["peer"] in ("nginx-tokenward", "nginx-lua") and row["delay_ms"] == 0 and "by_best_peer" in row:
-                found = row["by_best_peer"]
-                yield [f"misses a second, server of 0 ms, by the best peer ({title(row['best_peer'])}): {title(row['peer'])}", "at least 2", ratio(found),
-                       mark(found["median"] >= 2)]
+        rows = [row for row in questions["misses"]["rows"] if row["delay_ms"] == 0]
+        best = max((row["per_second"]["median"] for row in rows if row["peer"] not in OURS), default=None)
+        for row in rows:
+            if best and row["peer"] in OURS:
+                # Pairs of what was measured in another run than the best peer there are none of.
+                times = row.get("by_best_peer", {}).get("median", row["per_second"]["median"] / best)
+                yield [f"misses a second, server of 0 ms, by the best peer: {title(row['peer'])}", "at least 2",
+                       ratio(row["by_best_peer"]) if "by_best_peer" in row else f"{times:.2f}", mark(times >= 2)]
     if "herd" in questions:
         for row in questions["herd"]["rows"]:
-            if row["peer"] in ("nginx-tokenward", "nginx-lua"):
+            if row["peer"] in OURS:
                 yield [f"calls for {questions['herd']['clients']} clients with one new token, all let in: {title(row['peer'])}", "1",
                        f"{row['calls']['max']:.0f}", mark(row["calls"]["max"] == 1 and list(row["statuses"]) == ["200"])]
     if "outage" in questions:
         limit = questions["outage"]["timeout_seconds"] * 1000
         for row in questions["outage"]["rows"]:
-            if row["peer"] in ("nginx-tokenward", "nginx-lua"):
+            if row["peer"] in OURS:
                 before, during = row["hits_before"]["p99_us"], row["hits_during"].get("p99_us", float("inf"))
                 most = max(before * 1.5, before + 5000)
                 lost = row["hits_during"]["failed"] + row["hits_during"]["silent_windows"]
@@ -201,8 +205,8 @@ def hits(asked):
               with_quartiles(row["cpu_us"]), ratio(row["cpu_us_ratio"]), number(row["per_second"]["median"]), f"{row['per_second_ratio']['median']:.3f}",
               number(row["p50_us"]["median"]), number(row["p99_us"]["median"]), f"{row['busy']['median']:.2f}"] for row in rows])
     most = max(asked["rows"], key=lambda row: row["misses"] / row["requests"])
-    yield (f"Hits were hits: the authorization server was asked about {number(most['misses'])} of {number(most['requests'])} tokens at most "
-           f"({title(most['peer'])}, {most['kind']}, {tokens_of(most)}).")
+    yield (f"Hits were hits: the authorization server was asked in at most {most['misses'] / most['requests']:.2%} of the requests of any line" +
+           (f", {title(most['peer'])}'s, {most['kind']}, {tokens_of(most)}." if most["misses"] else "."))
     yield ""
     yield ("What each location answered before it was measured" +
            (", its body compared as well. The proxied one's is the upstream's, which was told whose the token is, and was not reached where the answer is 401:"
