@@ -34,13 +34,13 @@ def errors(spreads, scale=1.0):
     return [[(one["median"] - one["quartiles"][0]) / scale for one in spreads], [(one["quartiles"][1] - one["median"]) / scale for one in spreads]]
 
 
-def bars(axes, names, spreads, scale=1.0, form="{:.1f}", log=False):
+def bars(axes, names, spreads, scale=1.0, form="{:.1f}", log=False, notes=None):
     """Lying bars, one a peer, with quartiles as error marks and the figure beside."""
     places = range(len(names))
     values = [one["median"] / scale for one in spreads]
     axes.barh(places, values, xerr=errors(spreads, scale), color=[COLOURS.get(name, "#888888") for name in names], height=0.7,
               error_kw={"elinewidth": 1, "capsize": 2.5, "ecolor": "#333333"}, log=log)
-    axes.set_yticks(places, [SHORT.get(name, name) for name in names])
+    axes.set_yticks(places, [SHORT.get(name, name) + note for name, note in zip(names, notes or [""] * len(names))])
     axes.invert_yaxis()
     ends = [one["quartiles"][1] / scale for one in spreads]
     for place, value, end in zip(places, values, ends):
@@ -61,7 +61,8 @@ def hits(asked):
             if not rows:
                 axes.set_axis_off()
                 continue
-            bars(axes, [row["peer"] for row in rows], [row["cpu_us"] for row in rows])
+            notes = ["" if row["tokens"] == row["wanted"] else f"\n({report.number(row['tokens'])} tokens)" for row in rows]
+            bars(axes, [row["peer"] for row in rows], [row["cpu_us"] for row in rows], notes=notes)
             axes.set_title(f"{'from memory' if kind == 'memory' else 'proxied'}, {tokens}")
     for axes in grid[-1]:
         axes.set_xlabel("CPU time of a request, µs (less is better)")
@@ -150,12 +151,12 @@ def flood(asked):
     figure, grid = plt.subplots(1, 3, figsize=(12, 2.8))
     names = [row["peer"] for row in asked["rows"]]
 
-    def exactly(values):
-        return [{"median": value, "quartiles": [value, value]} for value in values]
+    def spreads(of, whole):
+        return [row.get(of, {"median": row[whole], "quartiles": [row[whole]] * 2}) for row in asked["rows"]]
 
-    bars(grid[0], names, exactly([100 * row["hit_ratio"] for row in asked["rows"]]), form="{:.2f}")
+    bars(grid[0], names, spreads("hit_ratios", "hit_ratio"), 0.01, "{:.2f}")
     grid[0].set_xlabel("good tokens answered from the cache, %")
-    bars(grid[1], names, exactly([row["junk_per_second"] for row in asked["rows"]]), form="{:.0f}")
+    bars(grid[1], names, spreads("junk_rates", "junk_per_second"), form="{:.0f}")
     grid[1].set_xlabel("tokens rejected a second")
     memory = [[held / 2**20 for held in row["memory_bytes"]] for row in asked["rows"]]
     files = [row["files_bytes"] / 2**20 for row in asked["rows"]]

@@ -19,6 +19,7 @@ Standard library alone; needs wrk. Results are JSON.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import statistics
@@ -82,21 +83,29 @@ def fetch(url, token=None):
 def family(pid):
     """A process and its children, theirs included."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += family(int(child))
+    # A child may end meanwhile, as nginx's cache loader does after a minute.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += family(int(child))
     return found
 
 
 def on_cpu(pid):
     """Nanoseconds that the threads of a process were on a CPU."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+    spent = 0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            spent += int((task / "schedstat").read_text().split()[0])
+    return spent
 
 
 def held_bytes(pid):
     """What a process holds of memory; of a page that several have, its share."""
-    found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    return 0
 
 
 def spread(values):

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import harness  # noqa: E402
+import hosts  # noqa: E402
 import lookup  # noqa: E402
 
 NAMES = ["bare", "tokenward", "authlib", "fastmcp"]
@@ -41,8 +43,8 @@ class Endpoint(BaseHTTPRequestHandler):
         pass
 
 
-def started(name, number, endpoint):
-    port = 18_400 + os.getpid() % 500 * 4 + number
+def started(name, endpoint):
+    port = hosts.free_port()
     command = [sys.executable, "-m", "uvicorn", "apps:app", "--port", str(port), "--no-access-log", "--log-level", "error"]
     environment = {**os.environ, "APP": name, "INTROSPECTION_URL": endpoint, "FASTMCP_LOG_ENABLED": "false"}
     process = subprocess.Popen(command, cwd=HERE, env=environment)
@@ -53,6 +55,7 @@ def started(name, number, endpoint):
             if harness.fetch(url)[0] in (200, 401):
                 return process, url
         time.sleep(0.05)
+    process.kill()
     raise SystemExit(f"{name} did not start")
 
 
@@ -68,8 +71,8 @@ def main():
     names = [name for name in NAMES if not options.only or name in options.only]
     running, targets = [], []
     try:
-        for number, name in enumerate(names):
-            process, url = started(name, number, f"http://127.0.0.1:{endpoint.server_port}/introspect")
+        for name in names:
+            process, url = started(name, f"http://127.0.0.1:{endpoint.server_port}/introspect")
             running.append(process)
             targets.append(harness.Target(f"{name}={process.pid}={url}" + ("=open" if name == "bare" else "")))
         results = harness.measure(targets, TOKEN, options.rounds, options.seconds)
@@ -88,4 +91,5 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

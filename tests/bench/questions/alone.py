@@ -19,7 +19,7 @@ def ask(options, servers, say):
             text = hosts.as_others("wrk", "-t1", "-c64", f"-d{options.seconds}s", "-s", hosts.HERE / "alone.lua", url, "--", name)
             ran = json.loads(text.strip().splitlines()[-1])
             if ran["refused"] or ran["broken"]:
-                raise SystemExit(f"{name}: {ran}")
+                raise hosts.Failure(f"{name}: {ran}")
             ran["cpu_us"] = (harness.on_cpu(servers.pid) - before) / 1000 / ran["requests"]
             ran["per_second"] = ran["requests"] / ran["seconds"]
             rounds[name].append(ran)

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import harness
 import hosts
 
 HOT = 500
@@ -21,22 +22,29 @@ def ask(options, servers, say):
             calm = hosts.load(host, "memory", HOT_CONNECTIONS, options.seconds * 3, count=HOT)
             memory = [host.memory_bytes()]
             junk = []
-            first = servers.new_tokens(10_000_000)
-            flood = threading.Thread(target=lambda: junk.append(hosts.load(
-                host, "memory", JUNK_CONNECTIONS, options.flood, head="inactive.", first=first, count=0)))
+            began = time.monotonic()
+
+            def send_junk():
+                while (left := began + options.flood - time.monotonic()) > 0.5:
+                    junk.append(hosts.load(host, "memory", JUNK_CONNECTIONS, min(2, round(left + 0.5)), head="inactive.",
+                                           first=servers.new_tokens(10_000_000), count=0, alone=False))
+
+            flood = threading.Thread(target=send_junk)
             flood.start()
             hot = []
-            began = time.monotonic()
             while time.monotonic() < began + options.flood - 1.5:
-                hot.append(hosts.load(host, "memory", HOT_CONNECTIONS, 1, count=HOT))
+                hot.append(hosts.load(host, "memory", HOT_CONNECTIONS, 1, count=HOT, alone=False))
                 memory.append(host.memory_bytes())
             flood.join()
             files = sum(file.stat().st_blocks * 512 for file in host.memory.rglob("*") if file.is_file())
             requests, misses = sum(one["requests"] for one in hot), sum(one["active"] for one in hot)
+            sent = sum(one["requests"] for one in junk)
             row = {"peer": name, "hit_ratio": 1 - misses / requests, "hot_requests": requests, "hot_misses": misses,
+                   "hit_ratios": harness.spread([1 - one["active"] / max(one["requests"], 1) for one in hot]),
                    "hot_refused": sum(one["refused"] + one["broken"] for one in hot),
-                   "junk": junk[0]["requests"], "junk_per_second": junk[0]["requests"] / junk[0]["seconds"], "junk_calls": junk[0]["inactive"],
-                   "junk_let_in": junk[0]["requests"] - junk[0]["refused"], "calm_p99_us": calm["p99_us"],
+                   "junk": sent, "junk_per_second": sent / sum(one["seconds"] for one in junk), "junk_calls": sum(one["inactive"] for one in junk),
+                   "junk_rates": harness.spread([one["requests"] / one["seconds"] for one in junk]),
+                   "junk_let_in": sent - sum(one["refused"] for one in junk), "calm_p99_us": calm["p99_us"],
                    "hot_p99_us": sorted(one["p99_us"] for one in hot)[len(hot) // 2], "memory_bytes": memory, "files_bytes": files}
             rows.append(row)
             say(f"flood, {name}: {row['junk_per_second']:.0f} rejected tokens/s, hit ratio {row['hit_ratio']:.4f}, p99 of hits "

@@ -56,7 +56,7 @@ def of_host(options, servers, name, sizes, say):
                 one["cpu_us"] = one["cpu_ns"] / 1000 / one["requests"]
             row = {"peer": name, "tokens": size, "memory_bytes": host.memory_bytes(), "bytes_per_token": (host.memory_bytes() - empty) / size,
                    "files_bytes": sum(file.stat().st_blocks * 512 for file in host.memory.rglob("*") if file.is_file()),
-                   "misses": sum(one["active"] for one in ran)}
+                   "misses": sum(one["active"] for one in ran), "requests": sum(one["requests"] for one in ran)}
             for what in ["p50_us", "p99_us", "cpu_us"]:
                 row[what] = harness.spread([one[what] for one in ran])
             rows.append(row)

@@ -32,4 +32,4 @@ def collected(name, kind, count, servers):
             # A process that had to be killed, on a busy machine, has not counted.
             if found := re.search(r"Collected : (\d+)", log.read_text()):
                 return int(found[1])
-    raise SystemExit(f"{name}: callgrind has counted nothing")
+    raise hosts.Failure(f"{name}: callgrind has counted nothing")

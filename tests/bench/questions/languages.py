@@ -13,8 +13,11 @@ def ask(options, _servers, say):
     environment = {"TOKENWARD_NODE_PROJECT": str(hosts.TARGET / "node-tests"), **os.environ}
     for name in ["python", "node"]:
         to = folder / f"{name}.json"
-        subprocess.run([str(hosts.HERE / name / "run"), "--rounds", str(options.rounds), "--seconds", str(options.seconds), "--json", str(to)],
-                       check=True, stdout=subprocess.DEVNULL, env=environment)
+        command = [hosts.HERE / name / "run", "--rounds", options.rounds, "--seconds", options.seconds, "--json", to]
+        # Whose end is that of the hosts it has started.
+        with hosts.Process(command, set(hosts.PROCESSORS), stdout=subprocess.DEVNULL, env=environment) as running:
+            if running.process.wait() != 0:
+                raise hosts.Failure(f"{name} could not be measured")
         results = json.loads(to.read_text())
         for target in results["targets"].values():
             del target["rounds"]

@@ -33,25 +33,22 @@ def ask(options, servers, say):
 def outage(options, servers, host):
     before, hang, after = options.calm, options.hang, options.calm
     patience = options.timeout * 2 + 5
-    misses = subprocess.Popen(
-        [str(part) for part in [
-            hosts.SERVER, "trickle", "--to", f"127.0.0.1:{host.port}", "--path", "/memory/orders/7", "--length", 43,
-            "--from", servers.new_tokens(RATE * 1000), "--rate", RATE, "--seconds", before + hang + after, "--patience", patience]],
-        preexec_fn=hosts.on_processors(hosts.OTHERS_PROCESSORS), stdout=subprocess.PIPE, text=True)
+    trickle = [hosts.SERVER, "trickle", "--to", f"127.0.0.1:{host.port}", "--path", "/memory/orders/7", "--length", 43,
+               "--from", servers.new_tokens(RATE * 1000), "--rate", RATE, "--seconds", before + hang + after, "--patience", patience]
     answers = []
-    reader = threading.Thread(target=lambda: answers.append(misses.stdout.read()))
-    reader.start()
     windows = {"before": [], "during": [], "after": []}
     edges = {}
-    for phase, length in [("before", before), ("during", hang), ("after", after)]:
-        if phase != "before":
-            servers.control(hang=phase == "during")
-        edges[phase] = time.time()
-        while time.time() < edges[phase] + length - 0.5:
-            ran = hosts.load(host, "memory", CONNECTIONS, 1, count=KNOWN)
-            windows[phase].append({name: ran[name] for name in ["p50_us", "p99_us", "requests", "refused", "broken"]})
-    reader.join()
-    misses.wait()
+    with hosts.Process(trickle, hosts.OTHERS_PROCESSORS, stdout=subprocess.PIPE, text=True) as misses:
+        reader = threading.Thread(target=lambda: answers.append(misses.process.stdout.read()))
+        reader.start()
+        for phase, length in [("before", before), ("during", hang), ("after", after)]:
+            if phase != "before":
+                servers.control(hang=phase == "during")
+            edges[phase] = time.time()
+            while time.time() < edges[phase] + length - 0.5:
+                ran = hosts.load(host, "memory", CONNECTIONS, 1, count=KNOWN, alone=False)
+                windows[phase].append({name: ran[name] for name in ["p50_us", "p99_us", "requests", "refused", "broken"]})
+        reader.join()
     row = {"peer": host.name}
     for phase, of in windows.items():
         answered = [one for one in of if one["requests"] > 0]

@@ -80,6 +80,6 @@ async fn run(name: &str, length: Duration) -> Vec<String> {
     }
     problems.extend(measured.problems());
     problems.extend(host.idle().await);
-    problems.extend(host.stop(&truth).await);
+    problems.extend(host.stop(&truth, &measured).await);
     problems
 }

@@ -38,8 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let shared = &introspector;
     let two: Vec<Hits> = thread::scope(|scope| {
         let threads = [3, 4].map(|seed| scope.spawn(move || hits(shared, options, seed)));
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-    });
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread has panicked")).collect::<Result<_, _>>()
+    })?;
     let snapshot = introspector.snapshot();
     println!(
         "{}",
