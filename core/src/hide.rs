@@ -12,13 +12,16 @@ pub(crate) struct Fields<'a> {
     pub(crate) authorization: Authorization<'a>,
     /// Names that only Tokenward may set, as first spelled, each once.
     managed: Vec<Box<[u8]>>,
-    /// The same in lower case, once there are many.
-    seen: Option<HashSet<Vec<u8>>>,
 }
 
+/// Managed names in lower case, once there are many.
+type Seen = Option<HashSet<Vec<u8>>>;
+
 impl<'a> Fields<'a> {
+    #[inline(always)]
     pub(crate) fn scan(request: &Request<'a>, kong: bool) -> Self {
         let mut fields = Self::default();
+        let mut seen: Seen = None;
         for header in request.headers {
             // The first byte and the length settle nearly every header.
             let Some((first, rest)) = header.name.split_first() else { continue };
@@ -28,20 +31,21 @@ impl<'a> Fields<'a> {
                 }
                 // Nearly all names with an X go on otherwise.
                 b'x' if matches!(rest, [_, b'a' | b'A' | b'c' | b'C', ..]) && is_managed(header.name) => {
-                    fields.manage(header.name);
+                    fields.manage(header.name, &mut seen);
                 }
                 _ => {}
             }
         }
         for name in request.trailers {
             if is_managed(name) {
-                fields.manage(name);
+                fields.manage(name, &mut seen);
             }
         }
         fields
     }
 
-    fn manage(&mut self, name: &[u8]) {
+    #[cold]
+    fn manage(&mut self, name: &[u8], seen: &mut Seen) {
         const FEW: usize = 16;
         if self.managed.len() < FEW {
             if !self.managed.iter().any(|known| known.eq_ignore_ascii_case(name)) {
@@ -50,7 +54,7 @@ impl<'a> Fields<'a> {
             return;
         }
         let managed = &self.managed;
-        let seen = self.seen.get_or_insert_with(|| managed.iter().map(|known| known.to_ascii_lowercase()).collect());
+        let seen = seen.get_or_insert_with(|| managed.iter().map(|known| known.to_ascii_lowercase()).collect());
         if seen.insert(name.to_ascii_lowercase()) {
             self.managed.push(name.into());
         }
@@ -77,7 +81,7 @@ struct More {
 
 impl Hidden {
     /// The managed names and, with `hide`, the credential are removed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(request: &Request<'_>, fields: Fields<'_>, found: Option<&Found<'_>>, hide: bool) -> Self {
         // Too short a target holds no parameter of that name.
         let may_hold = hide && request.target.len() > PARAMETER.len();
@@ -94,6 +98,11 @@ impl Hidden {
             private: found.is_some_and(|found| found.from_query),
             more: is_more.then(|| Box::new(More { managed, target, body })),
         }
+    }
+
+    /// No name is removed but that of the credential, which is.
+    pub(crate) fn is_credential_alone(&self) -> bool {
+        self.authorization && self.more.as_ref().is_none_or(|more| more.managed.is_empty())
     }
 
     /// Names that only Tokenward may set, found in the request.
