@@ -21,10 +21,10 @@
  *
  * - Fail closed. A request goes on if tokenward_decision_is_allow says so, and in no other case: every other outcome, an error or a
  *   NULL included, denies.
- * - Who frees. What a function named _new, tokenward_begin, tokenward_authenticate, tokenward_internal or tokenward_next_log gives is the
- *   caller's, who frees it once, with the _free of its type, in any order: a step outlives its introspector, an introspector its document.
- *   _free takes NULL. Every other pointer that a function gives is a view, which the caller never frees: it lives as long as its
- *   function says. After _free, a handle and all views of it are gone.
+ * - Who frees. What a function named _new, tokenward_begin, tokenward_begin_brief, tokenward_authenticate, tokenward_internal or
+ *   tokenward_next_log gives is the caller's, who frees it once, with the _free of its type, in any order: a step outlives its
+ *   introspector, an introspector its document. _free takes NULL. Every other pointer that a function gives is a view, which the caller
+ *   never frees: it lives as long as its function says. After _free, a handle and all views of it are gone.
  * - What is passed in is borrowed for the call: strings, arrays and structs may be gone when the function returns. Pointers to functions
  *   and userdata are kept, and released as their function says.
  * - Strings have a length and no NUL at the end. data may be NULL where the length is 0.
@@ -618,6 +618,52 @@ typedef struct tokenward_reply {
 typedef void (*tokenward_ready_fn)(void *userdata, bool ready);
 
 /**
+ * What a host needs to know of nearly every request that began. What there is none of is 0 or NULL.
+ */
+typedef struct tokenward_brief {
+  /**
+   * How much was written: what was asked for.
+   */
+  size_t struct_size;
+  /**
+   * The step; free it with `tokenward_step_free`.
+   */
+  struct tokenward_step *step;
+  /**
+   * As `tokenward_step_decision`; NULL: the step stands at a call or a wait, and there is nothing more to know yet.
+   */
+  const struct tokenward_decision *decision;
+  /**
+   * 1 if the request goes on, else 0.
+   */
+  uint32_t allow;
+  /**
+   * 1 if it goes on with no more than its header lines changed, as `tokenward_decision_headers_alone` says, else 0.
+   */
+  uint32_t headers_alone;
+  /**
+   * A number of `tokenward_identity`.
+   */
+  uint32_t identity;
+  /**
+   * Nothing.
+   */
+  uint32_t reserved;
+  /**
+   * As `tokenward_decision_shared`.
+   */
+  uint64_t shared;
+  /**
+   * As `tokenward_decision_remove`.
+   */
+  const struct tokenward_str *remove;
+  /**
+   * How many there are.
+   */
+  size_t remove_len;
+} tokenward_brief;
+
+/**
  * What a host needs of a decision about every request. What there is none of is 0 or NULL.
  */
 typedef struct tokenward_summary {
@@ -810,6 +856,25 @@ void tokenward_error_free(struct tokenward_error *error);
  */
 bool tokenward_is_managed(const char *name,
                           size_t name_len);
+
+/**
+ * Whether little of a request counts under a policy: of its header lines those alone whose names begin with `Authorization`, `X-Consumer-`,
+ * `X-Credential-` or `X-Anonymous-Consumer`, case ignored and `_` and `.` read as `-`; its trailers; and its target if that has a `?`. A
+ * host may then leave out all other lines, and give `/` for another target: every decision is the same. This holds until
+ * `tokenward_introspector_replace_config`.
+ *
+ * introspector: the introspector; NULL: all of a request counts.
+ * policy: the policy of the request, or NULL for the configuration's own.
+ * method, method_len: the request's method.
+ *
+ * Returns: whether little of it counts.
+ *
+ * Threads: any, also at once.
+ */
+bool tokenward_is_lean(const struct tokenward_introspector *introspector,
+                       const struct tokenward_policy *policy,
+                       const char *method,
+                       size_t method_len);
 
 /**
  * The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it. Too short to tell
@@ -1439,6 +1504,29 @@ uint64_t tokenward_outbound_deadline_us(const struct tokenward_outbound *outboun
  * Threads: one at a time.
  */
 uint64_t tokenward_wait_deadline_us(const struct tokenward_wait *wait);
+
+/**
+ * Begins to decide about a request, as `tokenward_begin` does, and says with it what a host needs to know of most decisions: for hosts to
+ * which each call costs something.
+ *
+ * introspector: the introspector.
+ * policy: a further policy, or NULL for the configuration's own.
+ * request: what the client sent; read during the call.
+ * now: the time of now.
+ * brief: where it goes; what it points to but for the step lives as long as the step.
+ * size: `sizeof(tokenward_brief)`: as much is written.
+ *
+ * Returns: TOKENWARD_OK; TOKENWARD_INVALID_ARGUMENT for a size of no header up to this library's, or what else is wrong with an argument;
+ * the request is then denied by the host.
+ *
+ * Threads: any, also at once.
+ */
+enum tokenward_result tokenward_begin_brief(const struct tokenward_introspector *introspector,
+                                            const struct tokenward_policy *policy,
+                                            const struct tokenward_request *request,
+                                            const struct tokenward_time *now,
+                                            struct tokenward_brief *brief,
+                                            size_t size);
 
 /**
  * Whether the request goes on. Where it does not, the client gets the refusal and the upstream nothing.

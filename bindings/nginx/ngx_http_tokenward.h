@@ -57,6 +57,7 @@ typedef struct {
     size_t                         reply_bytes;
     uint32_t                       key;         /* in the zone */
     unsigned                       https:1;
+    unsigned                       lean:1;      /* as of a policy */
 } ngx_http_tokenward_source_t;
 
 
@@ -64,6 +65,9 @@ typedef struct {
     ngx_http_tokenward_source_t   *source;
     ngx_str_t                      json;
     tokenward_policy              *policy;      /* of this worker */
+
+    /* of a GET or HEAD few lines count */
+    unsigned                       lean:1;
 } ngx_http_tokenward_policy_t;
 
 
@@ -134,12 +138,7 @@ struct ngx_http_tokenward_ctx_s {
     ngx_http_tokenward_call_t     *call;        /* under way */
     ngx_event_t                   *timer;       /* of a call or a wait */
 
-    /* what the client sent, as it was before any edit */
-    ngx_list_t                     headers;
-    ngx_table_elt_t               *authorization;
-    ngx_str_t                      method;
-    ngx_str_t                      target;
-    ngx_str_t                      body;
+    ngx_str_t                      body;        /* that the client sent */
 
     unsigned                       allowed:1;
     unsigned                       refused:1;
@@ -158,6 +157,17 @@ struct ngx_http_tokenward_ctx_s {
     /* from here on it is not set to zero */
 
     ngx_http_tokenward_ctx_t      *next;        /* of those that are free */
+
+    /* what else the client sent, as it was before any edit */
+    ngx_list_t                     headers;
+    ngx_table_elt_t               *authorization;
+    ngx_str_t                      method;
+    ngx_str_t                      target;
+
+    /* lines as long as Authorization that begin like it, and the last one */
+    ngx_uint_t                     ncredentials;
+    ngx_table_elt_t               *credential;
+
     ngx_list_part_t                parts[NGX_HTTP_TOKENWARD_PARTS];
     ngx_table_elt_t                tail[NGX_HTTP_TOKENWARD_TAIL];
 };
@@ -240,6 +250,8 @@ ngx_int_t ngx_http_tokenward_strip(ngx_http_request_t *r);
 void ngx_http_tokenward_save(ngx_http_tokenward_ctx_t *ctx);
 void ngx_http_tokenward_restore(ngx_http_tokenward_ctx_t *ctx);
 ngx_int_t ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx);
+ngx_int_t ngx_http_tokenward_apply_again(ngx_http_tokenward_ctx_t *ctx,
+    const tokenward_brief *brief);
 void ngx_http_tokenward_release(ngx_http_tokenward_lines_t *lines);
 
 /* _rewrite */

@@ -24,6 +24,8 @@ static void ngx_http_tokenward_complain(ngx_conf_t *cf, ngx_str_t *where,
 static void ngx_http_tokenward_free_document(void *data);
 static ngx_http_tokenward_policy_t *ngx_http_tokenward_policy(ngx_conf_t *cf,
     ngx_http_tokenward_source_t *source, ngx_str_t *text);
+static ngx_uint_t ngx_http_tokenward_is_lean(
+    ngx_http_tokenward_source_t *source, const tokenward_policy *policy);
 static tokenward_result ngx_http_tokenward_make(
     ngx_http_tokenward_source_t *source, tokenward_error **error);
 static void ngx_http_tokenward_log(void *userdata, const tokenward_line *line);
@@ -516,6 +518,8 @@ ngx_http_tokenward_start(ngx_cycle_t *cycle)
 
     for (i = 0; i < tmcf->sources.nelts && rc == TOKENWARD_OK; i++) {
         rc = ngx_http_tokenward_make(sources[i], &error);
+
+        sources[i]->lean = ngx_http_tokenward_is_lean(sources[i], NULL);
     }
 
     for (i = 0; i < tmcf->policies.nelts && rc == TOKENWARD_OK; i++) {
@@ -523,6 +527,9 @@ ngx_http_tokenward_start(ngx_cycle_t *cycle)
                                   (const char *) policies[i]->json.data,
                                   policies[i]->json.len, &policies[i]->policy,
                                   &error);
+
+        policies[i]->lean = ngx_http_tokenward_is_lean(policies[i]->source,
+                                                       policies[i]->policy);
     }
 
     ngx_http_tokenward_starting = 0;
@@ -561,6 +568,17 @@ ngx_http_tokenward_stop(ngx_cycle_t *cycle)
         tokenward_introspector_free(sources[i]->introspector);
         sources[i]->introspector = NULL;
     }
+}
+
+
+/* A worker's configuration is never replaced: it holds as long as that. */
+
+static ngx_uint_t
+ngx_http_tokenward_is_lean(ngx_http_tokenward_source_t *source,
+    const tokenward_policy *policy)
+{
+    return tokenward_is_lean(source->introspector, policy, "GET", 3)
+           && tokenward_is_lean(source->introspector, policy, "HEAD", 4);
 }
 
 

@@ -380,7 +380,9 @@ ngx_http_tokenward_cleanup_ctx(void *data)
 {
     ngx_http_tokenward_ctx_t  *ctx = data;
 
-    ngx_http_tokenward_drop(ctx);
+    if (ctx->decision == NULL || ctx->timer || ctx->call) {
+        ngx_http_tokenward_drop(ctx);
+    }
 
     tokenward_step_free(ctx->step);
     ngx_http_tokenward_release(ctx->lines);

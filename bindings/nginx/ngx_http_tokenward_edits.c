@@ -335,6 +335,107 @@ ngx_http_tokenward_apply(ngx_http_tokenward_ctx_t *ctx)
 }
 
 
+/*
+ * What most requests come to: one line goes or none, and lines that were set
+ * before are set again. NGX_DECLINED: it is more than that, and nothing was
+ * done yet.
+ */
+
+ngx_int_t
+ngx_http_tokenward_apply_again(ngx_http_tokenward_ctx_t *ctx,
+    const tokenward_brief *brief)
+{
+    ngx_uint_t                   i, n, at;
+    ngx_list_t                  *list;
+    ngx_list_part_t             *part;
+    ngx_table_elt_t             *client;
+    ngx_http_request_t          *r;
+    ngx_http_tokenward_lines_t  *lines;
+
+    if (!brief->headers_alone || brief->shared == 0 || ctx->tail_used
+        || ctx->headers.part.next)
+    {
+        return NGX_DECLINED;
+    }
+
+    r = ctx->request;
+
+    client = ctx->headers.part.elts;
+    n = ctx->headers.part.nelts;
+    at = n;
+
+    if (brief->remove_len) {
+
+        /* others of the name would be counted, too */
+
+        if (brief->remove_len != 1 || ctx->ncredentials != 1
+            || !ngx_http_tokenward_is_name(ctx->credential, brief->remove))
+        {
+            return NGX_DECLINED;
+        }
+
+        at = ctx->credential - client;
+    }
+
+    lines = ngx_http_tokenward_find(brief->shared);
+
+    if (lines == NULL) {
+        return NGX_DECLINED;
+    }
+
+    if (lines->count > NGX_HTTP_TOKENWARD_TAIL) {
+        ngx_http_tokenward_release(lines);
+        return NGX_DECLINED;
+    }
+
+    ctx->lines = lines;
+    ctx->edited = 1;
+    ctx->tail_used = 1;
+
+    if (at < n && r->headers_in.authorization == ctx->credential) {
+        r->headers_in.authorization = NULL;
+    }
+
+    /* what is before the line, what is behind it, and what is set */
+
+    list = &r->headers_in.headers;
+    part = &list->part;
+
+    if (at) {
+        part->elts = client;
+        part->nelts = at;
+        part->next = &ctx->parts[0];
+        part = part->next;
+    }
+
+    if (at + 1 < n) {
+        part->elts = &client[at + 1];
+        part->nelts = n - at - 1;
+        part->next = &ctx->parts[1];
+        part = part->next;
+    }
+
+    /* of a few lines each: what is made for long copies starts slowly */
+
+    for (i = 0; i < lines->count; i++) {
+        ctx->tail[i] = lines->elts[i];
+    }
+
+    part->elts = ctx->tail;
+    part->nelts = lines->count;
+    part->next = NULL;
+
+    list->last = part;
+    list->size = sizeof(ngx_table_elt_t);
+    list->nalloc = NGX_HTTP_TOKENWARD_TAIL;
+    list->pool = r->pool;
+
+    ngx_http_tokenward_flush(r, NGX_HTTP_TOKENWARD_STALE_HEADER);
+
+    return NGX_OK;
+}
+
+
 /* With a reference for the caller; NULL: they were not kept. */
 
 static ngx_http_tokenward_lines_t *

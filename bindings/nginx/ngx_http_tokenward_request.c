@@ -189,16 +189,21 @@ ngx_http_tokenward_handle(ngx_http_request_t *r,
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
+        ctx->source = conf->source;
+        ctx->policy = conf->policy;
+
+        if (r->headers_in.content_length_n <= 0 && !r->headers_in.chunked
+            && !r->connection->error)
+        {
+            return ngx_http_tokenward_begin(ctx, conf);
+        }
+
     } else {
         ngx_http_set_ctx(r, ctx, ngx_http_tokenward_module);
     }
 
-    if (ctx->source == NULL) {
-        ctx->source = conf->source;
-        ctx->policy = conf->policy;
-
-    } else if (ctx->source != conf->source || ctx->policy != conf->policy
-               || ngx_http_tokenward_is_outgrown(ctx, r))
+    if (ctx->source != conf->source || ctx->policy != conf->policy
+        || ngx_http_tokenward_is_outgrown(ctx, r))
     {
 
         /* another configuration: what the client sent is looked at anew */
@@ -350,6 +355,45 @@ ngx_http_tokenward_body_handler(ngx_http_request_t *r)
 }
 
 
+/*
+ * Where few lines count, this is past those that do not: what counts begins
+ * with au, or with x, a separator, and a or c, and is longer than ten bytes.
+ */
+
+static ngx_inline ngx_uint_t
+ngx_http_tokenward_may_count(ngx_table_elt_t *h)
+{
+    u_char  *name;
+
+    name = h->key.data;
+
+    if (h->key.len <= 10) {
+        return 0;
+    }
+
+    if ((name[0] | 0x20) == 'a') {
+        return (name[1] | 0x20) == 'u';
+    }
+
+    return (name[0] | 0x20) == 'x'
+           && ((name[2] | 0x20) == 'c' || (name[2] | 0x20) == 'a');
+}
+
+
+static ngx_inline ngx_uint_t
+ngx_http_tokenward_may_be_lean(ngx_http_tokenward_ctx_t *ctx)
+{
+    if (!(ctx->policy ? ctx->policy->lean : ctx->source->lean)) {
+        return 0;
+    }
+
+    return (ctx->method.len == 3
+            && ngx_memcmp(ctx->method.data, "GET", 3) == 0)
+           || (ctx->method.len == 4
+               && ngx_memcmp(ctx->method.data, "HEAD", 4) == 0);
+}
+
+
 /* A view of what the client sent, over nginx's own memory. */
 
 ngx_int_t
@@ -357,8 +401,8 @@ ngx_http_tokenward_view(ngx_http_tokenward_ctx_t *ctx,
     tokenward_request *request, tokenward_header *few, ngx_uint_t nfew)
 {
     u_char                 *p;
-    ngx_uint_t              i, n;
-    ngx_table_elt_t        *h;
+    ngx_uint_t              n, lean;
+    ngx_table_elt_t        *h, *end;
     tokenward_header       *header;
     ngx_http_request_t     *r;
     const ngx_list_part_t  *part;
@@ -385,16 +429,36 @@ ngx_http_tokenward_view(ngx_http_tokenward_ctx_t *ctx,
     request->method = ngx_http_tokenward_str(&ctx->method);
     request->target = ngx_http_tokenward_str(&ctx->target);
     request->headers = header;
-    request->headers_len = n;
+
+    lean = ngx_http_tokenward_may_be_lean(ctx);
+
+    ctx->ncredentials = 0;
 
     for (part = &ctx->headers.part; part; part = part->next) {
         h = part->elts;
+        end = h + part->nelts;
 
-        for (i = 0; i < part->nelts; i++, header++) {
-            header->name = ngx_http_tokenward_str(&h[i].key);
-            header->value = ngx_http_tokenward_str(&h[i].value);
+        for ( /* void */ ; h < end; h++) {
+
+            if (ngx_http_tokenward_may_count(h)) {
+                if (h->key.len == sizeof("Authorization") - 1
+                    && (h->key.data[0] | 0x20) == 'a')
+                {
+                    ctx->ncredentials++;
+                    ctx->credential = h;
+                }
+
+            } else if (lean) {
+                continue;
+            }
+
+            header->name = ngx_http_tokenward_str(&h->key);
+            header->value = ngx_http_tokenward_str(&h->value);
+            header++;
         }
     }
+
+    request->headers_len = header - request->headers;
 
     /* the absolute form may have a query and no path: http://host?a */
 
@@ -426,6 +490,7 @@ ngx_http_tokenward_begin(ngx_http_tokenward_ctx_t *ctx,
     ngx_http_tokenward_loc_conf_t *conf)
 {
     tokenward_time      now;
+    tokenward_brief     brief;
     tokenward_header    few[NGX_HTTP_TOKENWARD_FEW];
     tokenward_request   request;
 
@@ -437,13 +502,23 @@ ngx_http_tokenward_begin(ngx_http_tokenward_ctx_t *ctx,
 
     now = ngx_http_tokenward_now();
 
-    if (tokenward_begin(ctx->source->introspector,
-                        ctx->policy ? ctx->policy->policy : NULL,
-                        &request, &now, &ctx->step)
+    if (tokenward_begin_brief(ctx->source->introspector,
+                              ctx->policy ? ctx->policy->policy : NULL,
+                              &request, &now, &brief, sizeof(tokenward_brief))
         != TOKENWARD_OK)
     {
-        ctx->step = NULL;
         return ngx_http_tokenward_fail(ctx, "cannot begin");
+    }
+
+    ctx->step = brief.step;
+
+    if (brief.allow) {
+        ctx->decision = brief.decision;
+
+        if (ngx_http_tokenward_apply_again(ctx, &brief) == NGX_OK) {
+            ctx->allowed = 1;
+            return NGX_DECLINED;
+        }
     }
 
     return ngx_http_tokenward_advance(ctx, conf);

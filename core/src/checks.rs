@@ -27,6 +27,7 @@ impl<'a> Verified<'a> {
 impl Claims {
     /// Checks the claims at `wall` (microseconds since 1970), `leeway` microseconds tolerated. `bounds` are those of these claims, or a
     /// copy of them nearer by.
+    #[inline(always)]
     pub(crate) fn verify(
         &self,
         bounds: &Bounds,
@@ -37,9 +38,15 @@ impl Claims {
         not_expired(bounds, wall, leeway)?;
         valid_already(bounds, wall, leeway)?;
         usable_as_bearer(bounds, needed)?;
-        issuer(self, needed)?;
-        audience(self, needed)?;
-        scopes(self, needed)?;
+        if let Some(allowed) = &needed.issuer {
+            issuer(self, allowed)?;
+        }
+        if let Some(allowed) = &needed.audience {
+            audience(self, allowed)?;
+        }
+        if !needed.scopes.is_empty() {
+            scopes(self, &needed.scopes)?;
+        }
         Ok(Verified(self))
     }
 }
@@ -66,8 +73,7 @@ fn usable_as_bearer(bounds: &Bounds, needed: &Requirements) -> Result<(), Reason
     if needed.bearer_only && !bounds.is_bearer() { Err(Reason::TokenNotUsable) } else { Ok(()) }
 }
 
-fn issuer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
-    let Some(allowed) = &needed.issuer else { return Ok(()) };
+fn issuer(claims: &Claims, allowed: &[Box<str>]) -> Result<(), Reason> {
     let issuer = claims.known(Member::Iss).and_then(string);
     match issuer {
         Some(issuer) if contains(allowed, &issuer) => Ok(()),
@@ -75,8 +81,7 @@ fn issuer(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
     }
 }
 
-fn audience(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
-    let Some(allowed) = &needed.audience else { return Ok(()) };
+fn audience(claims: &Claims, allowed: &[Box<str>]) -> Result<(), Reason> {
     let mut shared = false;
     let kind = claims
         .known(Member::Aud)
@@ -84,8 +89,9 @@ fn audience(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
     if shared && kind != Strings::Neither { Ok(()) } else { Err(Reason::TokenNotUsable) }
 }
 
-fn scopes(claims: &Claims, needed: &Requirements) -> Result<(), Reason> {
-    if needed.scopes.is_empty() || needed.scopes.iter().any(|words| words.iter().all(|word| grants(claims, word))) {
+/// At least one of the alternatives, all words of it.
+fn scopes(claims: &Claims, alternatives: &[Vec<Box<str>>]) -> Result<(), Reason> {
+    if alternatives.iter().any(|words| words.iter().all(|word| grants(claims, word))) {
         Ok(())
     } else {
         Err(Reason::InsufficientScope)

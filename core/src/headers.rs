@@ -599,6 +599,12 @@ impl<'a> HeaderEdits<'a> {
         authorization.into_iter().chain(self.hidden.managed())
     }
 
+    /// Whether [`remove`](Self::remove) gives `Authorization` and nothing else, as for most requests.
+    #[must_use]
+    pub fn removes_credential_alone(&self) -> bool {
+        self.hidden.is_credential_alone()
+    }
+
     /// Lines to add, name and value. A name can come more than once (`array_format: "repeat"`).
     pub fn set(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let (claims, consumer) = (self.claims, self.consumer);

@@ -27,6 +27,7 @@ struct Managed {
 }
 
 impl<'a> Fields<'a> {
+    #[inline(always)]
     pub(crate) fn scan(request: &Request<'a>, kong: bool) -> Self {
         let mut fields = Self::default();
         for header in request.headers {
@@ -97,7 +98,7 @@ struct More {
 
 impl Hidden {
     /// The managed names and, with `hide`, the credential are removed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(request: &Request<'_>, fields: Fields<'_>, found: Option<&Found<'_>>, hide: bool) -> Self {
         // Too short a target holds no parameter of that name.
         let may_hold = hide && request.target.len() > PARAMETER.len();
@@ -116,6 +117,11 @@ impl Hidden {
                 Box::new(More { managed, target, body })
             }),
         }
+    }
+
+    /// No name is removed but that of the credential, which is.
+    pub(crate) fn is_credential_alone(&self) -> bool {
+        self.authorization && self.more.as_ref().is_none_or(|more| more.managed.is_empty())
     }
 
     /// Names that only Tokenward may set, found in the request.

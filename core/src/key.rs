@@ -85,6 +85,7 @@ impl Keys {
     }
 
     /// The key of a token, and of the request where its method and path are part of the question.
+    #[inline]
     pub(crate) fn key(&self, token: &[u8], request: &Request<'_>) -> Key {
         if !self.by_request {
             return self.family(token);

@@ -57,6 +57,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 
 impl Stats {
     /// `hit`: the answer was remembered, and whether it was a positive one. A hit that is allowed touches one counter.
+    #[inline(always)]
     pub(crate) fn decided(&self, decision: &Decision, hit: Option<bool>) {
         let thread = thread();
         let own = thread < OWN;

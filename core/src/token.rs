@@ -119,6 +119,7 @@ pub(crate) struct Authorization<'a> {
 }
 
 impl<'a> Authorization<'a> {
+    #[inline(always)]
     pub(crate) fn add(&mut self, value: &'a [u8], kong: bool) {
         let credentials = credentials(value, kong);
         self.bearer |= credentials.is_some();
@@ -152,6 +153,7 @@ impl<'a> Authorization<'a> {
 }
 
 /// Reads the token wherever `reading` says it may be.
+#[inline(always)]
 pub(crate) fn read<'a>(request: &Request<'a>, authorization: &Authorization<'a>, reading: &Reading) -> Found<'a> {
     let mut found = Found {
         presented: Presented::Nothing,

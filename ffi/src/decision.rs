@@ -15,11 +15,17 @@ use crate::text::{Call, first, tokenward_header, tokenward_str};
 /// What becomes of a request: it goes on with exact edits, or the client gets an exact answer.
 pub struct tokenward_decision {
     pub(crate) core: Decision,
-    /// The name to remove, where it is one: that of most requests.
-    removed: OnceCell<[tokenward_str; 1]>,
     /// Made when C first looks: a decision that is only asked for its outcome costs nothing more.
     views: OnceCell<Box<Views>>,
 }
+
+/// The name to remove of most requests.
+struct Names([tokenward_str; 1]);
+
+// SAFETY: the text is the program's own, and nothing changes.
+unsafe impl Sync for Names {}
+
+static CREDENTIAL: Names = Names([tokenward_str { data: c"Authorization".as_ptr(), len: 13 }]);
 
 /// What C looks at.
 #[derive(Default)]
@@ -210,7 +216,7 @@ pub unsafe extern "C" fn tokenward_decision_headers_alone(
         // SAFETY: the header's rules for handles and outputs.
         let ((decision, allow), shared, names, count) =
             unsafe { (allow(decision)?, Out::new(shared)?, Out::new(names)?, Out::new(count)?) };
-        if allow.target().is_some() || allow.body().is_some() || allow.response_headers().next().is_some() {
+        if !changes_headers_alone(allow) {
             return Err(tokenward_result::TOKENWARD_ABSENT);
         }
         let all = decision.names_to_remove(allow);
@@ -528,10 +534,15 @@ pub(crate) fn identity_of(identity: &Identity) -> tokenward_identity {
     }
 }
 
+/// Whether the target, the body and the answer stay as they are.
+pub(crate) fn changes_headers_alone(allow: &Allow) -> bool {
+    allow.target().is_none() && allow.body().is_none() && allow.response_headers().next().is_none()
+}
+
 impl tokenward_decision {
     #[inline]
     pub(crate) fn new(core: Decision) -> Self {
-        Self { core, removed: OnceCell::new(), views: OnceCell::new() }
+        Self { core, views: OnceCell::new() }
     }
 
     /// Made when C first looks.
@@ -542,11 +553,13 @@ impl tokenward_decision {
     }
 
     /// Likewise. The credential alone, which is what most requests have, takes no memory.
+    #[inline(always)]
     pub(crate) fn names_to_remove(&self, allow: &Allow) -> &[tokenward_str] {
-        let mut names = allow.edits().remove();
-        let Some(name) = names.next() else { return &[] };
-        if names.next().is_none() {
-            return self.removed.get_or_init(|| [tokenward_str::of(name)]);
+        if allow.edits().removes_credential_alone() {
+            return &CREDENTIAL.0;
+        }
+        if allow.edits().remove().next().is_none() {
+            return &[];
         }
         self.views().remove.get_or_init(|| allow.edits().remove().map(tokenward_str::of).collect())
     }

@@ -12,6 +12,7 @@
 #[cfg(panic = "abort")]
 compile_error!("tokenward-ffi needs `panic = \"unwind\"`: a panic would take the host process down with it");
 
+mod brief;
 mod decision;
 mod guard;
 mod introspector;
@@ -19,12 +20,14 @@ mod log;
 mod ready;
 mod request;
 mod result;
+mod room;
 mod sized;
 mod stats;
 mod step;
 mod summary;
 mod text;
 
+pub use brief::*;
 pub use decision::*;
 pub use introspector::*;
 pub use log::*;

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokenward_core::{Failure, Now, Reply, Request, is_managed};
 
 use crate::guard::{Out, Outcome, borrow, guard, guard_or, optional};
 use crate::introspector::{tokenward_introspector, tokenward_policy};
 use crate::result::tokenward_result;
 use crate::sized::Grows;
-use crate::text::{Call, Lines, tokenward_header, tokenward_str};
+use crate::text::{Call, Few, Many, tokenward_header, tokenward_str};
 
 /// A moment on two clocks, in microseconds. Frozen.
 #[repr(C)]
@@ -114,6 +113,35 @@ pub unsafe extern "C" fn tokenward_is_managed(name: *const std::ffi::c_char, nam
     })
 }
 
+/// Whether little of a request counts under a policy: of its header lines those alone whose names begin with `Authorization`, `X-Consumer-`,
+/// `X-Credential-` or `X-Anonymous-Consumer`, case ignored and `_` and `.` read as `-`; its trailers; and its target if that has a `?`. A
+/// host may then leave out all other lines, and give `/` for another target: every decision is the same. This holds until
+/// `tokenward_introspector_replace_config`.
+///
+/// introspector: the introspector; NULL: all of a request counts.
+/// policy: the policy of the request, or NULL for the configuration's own.
+/// method, method_len: the request's method.
+///
+/// Returns: whether little of it counts.
+///
+/// Threads: any, also at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tokenward_is_lean(
+    introspector: *const tokenward_introspector,
+    policy: *const tokenward_policy,
+    method: *const std::ffi::c_char,
+    method_len: usize,
+) -> bool {
+    guard_or(false, || {
+        // SAFETY: the header's rules for handles and strings.
+        let (introspector, policy, call) = unsafe { (optional(introspector), optional(policy), Call::new()) };
+        let (Some(introspector), Ok(method)) = (introspector, call.slice(method.cast(), method_len)) else {
+            return false;
+        };
+        introspector.core.is_lean(policy.map(|policy| &policy.core), method)
+    })
+}
+
 /// The first 8 hex digits of the SHA-256 of the token that a request presents: the form in which log lines name it. Too short to tell
 /// tokens apart for certain.
 ///
@@ -163,14 +191,16 @@ impl tokenward_request {
     pub(crate) fn read<'a, R>(&self, call: Call<'a>, then: impl FnOnce(&Request<'_>) -> R) -> Outcome<R> {
         let method = call.bytes(self.method)?;
         let target = call.bytes(self.target)?;
-        let mut lines = Lines::new();
-        let headers = lines.read(call, self.headers, self.headers_len)?;
-        let mut trailers = SmallVec::<[&'a [u8]; 4]>::new();
-        for name in call.slice(self.trailers, self.trailers_len)? {
-            trailers.push(call.bytes(*name)?);
-        }
         let body = call.bytes(self.body)?;
-        let mut request = Request::new(method, target).headers(headers).trailers(&trailers);
+        let headers = call.slice(self.headers, self.headers_len)?;
+        let mut few = Few::new();
+        let mut many = Many::default();
+        let (headers, trailers) = if headers.len() <= Few::MOST && self.trailers_len == 0 {
+            (few.read(call, headers)?, [].as_slice())
+        } else {
+            many.read(call, headers, call.slice(self.trailers, self.trailers_len)?)?
+        };
+        let mut request = Request::new(method, target).headers(headers).trailers(trailers);
         if !self.body.data.is_null() {
             request = request.body(body);
         }
@@ -202,8 +232,8 @@ impl tokenward_reply {
         }
         let status = u16::try_from(self.status).ok().filter(|status| (100..1000).contains(status));
         let status = status.ok_or(tokenward_result::TOKENWARD_INVALID_ARGUMENT)?;
-        let mut lines = Lines::new();
-        let headers = lines.read(call, self.headers, self.headers_len)?;
+        let mut many = Many::default();
+        let (headers, _) = many.read(call, call.slice(self.headers, self.headers_len)?, &[])?;
         let body = call.bytes(self.body)?;
         Ok(then(Reply::Response { status, headers, body }))
     }

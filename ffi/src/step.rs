@@ -14,6 +14,7 @@ use crate::introspector::{tokenward_introspector, tokenward_policy};
 use crate::ready::{Current, ReadyTags, Waker};
 use crate::request::{tokenward_reply, tokenward_request, tokenward_time};
 use crate::result::tokenward_result;
+use crate::room;
 use crate::sized::sized;
 use crate::text::{Call, first, tokenward_header, tokenward_str};
 
@@ -89,17 +90,7 @@ pub unsafe extern "C" fn tokenward_begin(
         let (introspector, policy, request, now, step, call) = unsafe {
             (borrow(introspector)?, optional(policy), sized(request)?, borrow(now)?.now(), Out::new(step)?, Call::new())
         };
-        let begun = request.read(call, |request| match policy {
-            None => introspector.core.begin(request, now),
-            Some(policy) => introspector.core.begin_with(&policy.core, request, now),
-        })?;
-        let origin = || Origin {
-            core: introspector.core.clone(),
-            tags: Arc::clone(&introspector.tags),
-            head: request.is_head(call),
-        };
-        let origin = if matches!(begun, Step::Done(_)) { None } else { Some(origin()) };
-        step.set(tokenward_step::give(begun, origin));
+        step.set(begin(introspector, policy, &request, now, call)?);
         Ok(())
     })
 }
@@ -230,10 +221,10 @@ pub unsafe extern "C" fn tokenward_step_wait(step: *const tokenward_step) -> *co
 /// Threads: one at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tokenward_step_decision(step: *const tokenward_step) -> *const tokenward_decision {
-    // SAFETY: the header's rule for handles.
-    guard_or(ptr::null(), || match unsafe { optional(step) }.map(|step| &step.state) {
-        Some(State::Decision(decision)) => ptr::from_ref(decision),
-        _ => ptr::null(),
+    guard_or(ptr::null(), || {
+        // SAFETY: the header's rule for handles.
+        let step = unsafe { optional(step) };
+        step.and_then(tokenward_step::decision).map_or(ptr::null(), ptr::from_ref)
     })
 }
 
@@ -379,7 +370,7 @@ pub unsafe extern "C" fn tokenward_step_free(step: *mut tokenward_step) {
             let _ = caught(|| drop(state));
         }
         // SAFETY: as above; it came from `give`.
-        drop(unsafe { Box::from_raw(step) });
+        unsafe { room::take_back(step) };
     });
 }
 
@@ -520,15 +511,56 @@ pub unsafe extern "C" fn tokenward_wait_deadline_us(wait: *const tokenward_wait)
     })
 }
 
+/// A step for a request that begins.
+#[inline(always)]
+pub(crate) fn begin(
+    introspector: &tokenward_introspector,
+    policy: Option<&tokenward_policy>,
+    request: &tokenward_request,
+    now: Now,
+    call: Call<'_>,
+) -> Outcome<*mut tokenward_step> {
+    let origin = || Origin {
+        core: introspector.core.clone(),
+        tags: Arc::clone(&introspector.tags),
+        head: request.is_head(call),
+    };
+    request.read(call, |request| {
+        let begun = match policy {
+            None => introspector.core.begin(request, now),
+            Some(policy) => introspector.core.begin_with(&policy.core, request, now),
+        };
+        let origin = if matches!(begun, Step::Done(_)) { None } else { Some(origin()) };
+        tokenward_step::give(begun, origin)
+    })
+}
+
 impl tokenward_step {
+    /// The decision, if it stands there.
+    #[inline]
+    pub(crate) fn decision(&self) -> Option<&tokenward_decision> {
+        match &self.state {
+            State::Decision(decision) => Some(decision),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
     fn give(step: Step, origin: Option<Origin>) -> *mut Self {
-        Box::into_raw(Box::new(Self {
+        room::give(Self {
             state: step.into(),
             busy: Cell::new(false),
             doomed: Cell::new(false),
             registration: Cell::new(None),
             origin,
-        }))
+        })
+    }
+}
+
+#[cfg(test)]
+impl tokenward_step {
+    pub(crate) fn for_test() -> *mut Self {
+        Self::give(Step::Done(Decision::internal(false)), None)
     }
 }
 
@@ -643,7 +675,7 @@ unsafe fn proceed(step: *mut tokenward_step, next: Result<Option<Step>, Panicked
         // Further callbacks may run here, and find the step busy.
         let _ = caught(|| drop(state));
         // SAFETY: the host freed it, and `tokenward_step_free` left that to us.
-        drop(unsafe { Box::from_raw(step) });
+        unsafe { room::take_back(step) };
         return Err(tokenward_result::TOKENWARD_FREED);
     }
     let is_decided = matches!(seen.state, State::Decision(_));

@@ -91,37 +91,24 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Header lines as the core sees them, without the heap where they are not many.
-pub(crate) struct Lines<'a> {
-    few: [MaybeUninit<Header<'a>>; FEW],
-    count: usize,
-    many: Vec<Header<'a>>,
+/// Header lines as the core sees them, without the heap: of nearly all requests.
+pub(crate) struct Few<'a> {
+    lines: [MaybeUninit<Header<'a>>; Few::MOST],
 }
 
-const FEW: usize = 32;
+impl<'a> Few<'a> {
+    pub(crate) const MOST: usize = 32;
 
-impl<'a> Lines<'a> {
     #[inline]
     pub(crate) fn new() -> Self {
-        Self { few: [const { MaybeUninit::uninit() }; FEW], count: 0, many: Vec::new() }
+        Self { lines: [const { MaybeUninit::uninit() }; Few::MOST] }
     }
 
-    #[inline]
-    pub(crate) fn read(
-        &mut self,
-        call: Call<'a>,
-        headers: *const tokenward_header,
-        len: usize,
-    ) -> Outcome<&[Header<'a>]> {
-        let headers = call.slice(headers, len)?;
-        if headers.len() > FEW {
-            for header in headers {
-                self.many.push(call.header(header)?);
-            }
-            return Ok(&self.many);
-        }
-        self.count = 0;
-        for (line, header) in self.few.iter_mut().zip(headers) {
+    /// Of up to [`MOST`](Self::MOST); none of those behind is read.
+    #[inline(always)]
+    pub(crate) fn read(&mut self, call: Call<'a>, headers: &[tokenward_header]) -> Outcome<&[Header<'a>]> {
+        let mut count = 0;
+        for (line, header) in self.lines.iter_mut().zip(headers) {
             let tokenward_header { name, value } = *header;
             let plain = !name.data.is_null() && !value.data.is_null() && (name.len | value.len) <= isize::MAX as usize;
             line.write(if plain {
@@ -130,10 +117,35 @@ impl<'a> Lines<'a> {
             } else {
                 call.header(header)?
             });
-            self.count += 1;
+            count += 1;
         }
         // SAFETY: so many were written, from the first on.
-        Ok(unsafe { std::slice::from_raw_parts(self.few.as_ptr().cast(), self.count) })
+        Ok(unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), count) })
+    }
+}
+
+/// Header lines, however many, and names of trailers.
+#[derive(Default)]
+pub(crate) struct Many<'a> {
+    lines: Vec<Header<'a>>,
+    trailers: Vec<&'a [u8]>,
+}
+
+impl<'a> Many<'a> {
+    #[cold]
+    pub(crate) fn read(
+        &mut self,
+        call: Call<'a>,
+        headers: &[tokenward_header],
+        trailers: &[tokenward_str],
+    ) -> Outcome<(&[Header<'a>], &[&'a [u8]])> {
+        for header in headers {
+            self.lines.push(call.header(header)?);
+        }
+        for name in trailers {
+            self.trailers.push(call.bytes(*name)?);
+        }
+        Ok((&self.lines, &self.trailers))
     }
 }
 

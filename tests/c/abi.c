@@ -65,6 +65,16 @@ layout(void)
     AT(tokenward_summary, consumer_id, 112);
     AT(tokenward_summary, consumer_custom_id, 144);
     CHECK(sizeof(tokenward_summary) >= 160);
+    AT(tokenward_brief, struct_size, 0);
+    AT(tokenward_brief, step, 8);
+    AT(tokenward_brief, decision, 16);
+    AT(tokenward_brief, allow, 24);
+    AT(tokenward_brief, headers_alone, 28);
+    AT(tokenward_brief, identity, 32);
+    AT(tokenward_brief, shared, 40);
+    AT(tokenward_brief, remove, 48);
+    AT(tokenward_brief, remove_len, 56);
+    CHECK(sizeof(tokenward_brief) >= 64);
 #undef AT
 }
 

@@ -12,6 +12,7 @@ topic_decisions(void)
     int64_t                    expires = 0;
     uint64_t                   shared = 0, number = 0;
     tokenward_str              s;
+    tokenward_brief            brief;
     tokenward_step            *step = NULL;
     tokenward_header           request_headers[2];
     tokenward_policy          *policy = NULL;
@@ -87,6 +88,28 @@ topic_decisions(void)
     CHECK(tokenward_decision_claim_at(decision, "", 0, &s) == TOKENWARD_OK && s.len > 80 && s.data[0] == '{');
     CHECK(tokenward_decision_expires_us(decision, &expires) == TOKENWARD_OK && expires == 1700000060500000);
     tokenward_step_free(step);
+
+    /* At one look: of a call there is nothing to know; a hit changes header lines alone; a refusal is none. */
+    request.target = text("/a");
+    request_headers[0].name = text("authorization");
+    request_headers[0].value = text("Bearer at-one-look");
+    request.trailers_len = 0;
+    CHECK(tokenward_is_lean(introspector, NULL, "GET", 3) && !tokenward_is_lean(introspector, NULL, "POST", 4));
+    CHECK(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, sizeof(brief)) == TOKENWARD_OK);
+    CHECK(brief.struct_size == sizeof(brief) && stands_at(brief.step) == 'o');
+    CHECK(brief.decision == NULL && !brief.allow && !brief.headers_alone && brief.shared == 0 && brief.remove == NULL);
+    CHECK(reply_active(brief.step) == TOKENWARD_OK);
+    tokenward_step_free(brief.step);
+    CHECK(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, sizeof(brief)) == TOKENWARD_OK);
+    CHECK(brief.decision == tokenward_step_decision(brief.step) && brief.allow == 1 && brief.headers_alone == 1);
+    CHECK(brief.identity == TOKENWARD_IDENTITY_CONSUMER && brief.shared == tokenward_decision_shared(brief.decision));
+    CHECK(brief.shared != 0 && brief.remove_len == 1 && is(brief.remove[0], "Authorization"));
+    tokenward_step_free(brief.step);
+    request.headers_len = 0;
+    CHECK(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, sizeof(brief)) == TOKENWARD_OK);
+    CHECK(brief.decision != NULL && !brief.allow && !brief.headers_alone && brief.shared == 0 && brief.remove == NULL);
+    CHECK(brief.identity == TOKENWARD_IDENTITY_NONE && stands_at(brief.step) == 'd');
+    tokenward_step_free(brief.step);
 
     /* From a body, and remembered. */
     request.method = text("POST");

@@ -55,6 +55,8 @@ objects_that_are_not_there(void)
     NULL_POINTER(tokenward_next_log(NULL, &line));
     NULL_POINTER(tokenward_policy_new(NULL, "{}", 2, &policy, NULL));
     NULL_POINTER(tokenward_begin(NULL, NULL, &request, &NOW, &step));
+    NULL_POINTER(tokenward_begin_brief(NULL, NULL, &request, &NOW, POISON(tokenward_brief), sizeof(tokenward_brief)));
+    CHECK(!tokenward_is_lean(NULL, NULL, "GET", 3));
     NULL_POINTER(tokenward_needs_body(NULL, NULL, &request, &flag));
     NULL_POINTER(tokenward_authenticate(NULL, NULL, &request, &step));
     NULL_POINTER(tokenward_internal(NULL, false, &step));
@@ -167,6 +169,10 @@ outputs_that_are_not_there(void)
     NULL_POINTER(tokenward_begin(introspector, NULL, NULL, &NOW, &step));
     NULL_POINTER(tokenward_begin(introspector, NULL, &request, NULL, &step));
     NULL_POINTER(tokenward_begin(introspector, NULL, &request, &NOW, NULL));
+    NULL_POINTER(tokenward_begin_brief(introspector, NULL, NULL, &NOW, POISON(tokenward_brief), sizeof(tokenward_brief)));
+    NULL_POINTER(tokenward_begin_brief(introspector, NULL, &request, NULL, POISON(tokenward_brief), sizeof(tokenward_brief)));
+    NULL_POINTER(tokenward_begin_brief(introspector, NULL, &request, &NOW, NULL, sizeof(tokenward_brief)));
+    CHECK(!tokenward_is_lean(introspector, NULL, NULL, 3));
     NULL_POINTER(tokenward_needs_body(introspector, NULL, NULL, POISON(bool)));
     NULL_POINTER(tokenward_needs_body(introspector, NULL, &request, NULL));
     NULL_POINTER(tokenward_authenticate(introspector, NULL, NULL, &step));

@@ -36,6 +36,7 @@ topic_outputs(void)
     tokenward_str              s;
     tokenward_step            *step, *kept;
     tokenward_line            *line;
+    tokenward_brief            brief;
     tokenward_error           *error;
     tokenward_header           header;
     tokenward_policy          *policy;
@@ -82,6 +83,7 @@ topic_outputs(void)
 
     request.struct_size++;
     FAILS(tokenward_begin(introspector, NULL, &request, &NOW, &step), TOKENWARD_INVALID_ARGUMENT, step);
+    FAILS(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, sizeof(brief)), TOKENWARD_INVALID_ARGUMENT, brief);
     FAILS(tokenward_needs_body(introspector, NULL, &request, &needed), TOKENWARD_INVALID_ARGUMENT, needed);
     FAILS(tokenward_authenticate(introspector, NULL, &request, &step), TOKENWARD_INVALID_ARGUMENT, step);
 
@@ -90,6 +92,12 @@ topic_outputs(void)
     FAILS(tokenward_snapshot_denied(snapshot, 99, &n), TOKENWARD_INVALID_ARGUMENT, n);
     FAILS(tokenward_snapshot_latency(snapshot, 12, POISON(uint64_t), &n), TOKENWARD_ABSENT, n);
     tokenward_snapshot_free(snapshot);
+
+    request.struct_size--;
+    FAILS(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, sizeof(brief) - 1), TOKENWARD_INVALID_ARGUMENT, brief);
+    FAILS(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, sizeof(brief) + 8), TOKENWARD_INVALID_ARGUMENT, brief);
+    FAILS(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, 0), TOKENWARD_INVALID_ARGUMENT, brief);
+    request.struct_size++;
 
     /* What an allow does not have, */
     kept = begin(introspector, "abc");

@@ -79,6 +79,39 @@ test('names that only we set are gone from a request that nginx itself finds bad
   }
 });
 
+test('what is set again and again is set whatever lines a client sends, in whatever order, and the credential alone goes', async (t) => {
+  const host = await nginx(t, 'location / { add_header X-Seen "<$http_authorization$http_x_consumer_id>"; proxy_pass $UPSTREAM; }');
+  const token = bearer('good-again');
+  const more = (count) => Array.from({ length: count }, (_, at) => [`X-Line-${at}`, `${at}`]);
+  const kept = (headers) => headers.filter(([name]) => /^(a$|b$|authorizatio[^n]|x-line)/i.test(name)).map(([name, value]) => [name.toLowerCase(), value]);
+  for (const headers of [
+    [token],
+    [token, ['A', '1']],
+    [['A', '1'], token],
+    [['A', '1'], token, ['B', '2']],
+    [['authorization', token[1]], ['A', '1']],
+    [['A', '1'], ['AUTHORIZATION', token[1]]],
+    [['Authorizatiom', 'x'], token, ['Authorizations', 'y']],
+    [token, ['X-Consumer-ID', 'root'], ['A', '1']],
+    [['X-Credential-Sub', 'root'], ['A', '1'], token],
+    ...[15, 16, 17, 18, 19, 20, 21, 40].flatMap((count) => [[token, ...more(count)], [...more(count), token], [...more(count), token, ...more(3)]]),
+  ]) {
+    for (let round = 0; round < 4; round++) {
+      const answer = await get(host, '/', headers);
+      assert.equal(answer.status, 200, `${headers}`);
+      assert.equal(answer.headers['x-seen'], '<7>', `${headers}`);
+      const lines = upstream.requests.pop().headers.map(([name, value]) => [name.toLowerCase(), value]);
+      assert.deepEqual(kept(lines).sort(), kept(headers).sort(), `${headers}`);
+      assert.deepEqual(lines.filter(([name]) => /^x-consumer/.test(name)), [['x-consumer-id', '7'], ['x-consumer-username', 'alice']], `${headers}`);
+      assert.ok(!lines.some(([name]) => name === 'authorization' || name === 'x-credential-sub'), `${headers}`);
+    }
+  }
+  const twice = await raw(host, 'GET / HTTP/1.1', `Host: a\r\n${token.join(': ')}\r\n${token.join(': ')}\r\n`);
+  assert.match(twice, /^HTTP\/1\.1 400 /);
+  assert.equal(upstream.requests.length, 0);
+  assert.equal(as.calls.length, 1);
+});
+
 test('a request line that cannot be read gets no further than a page that needs no token', async (t) => {
   const host = await nginx(t, 'error_page 400 /page; location / { proxy_pass $UPSTREAM; }');
   assert.match(await raw(host, 'GET / HTTP/7.7', 'X-Consumer-ID: root\r\n'), /^(HTTP\/1\.1 [45]|\{)/);

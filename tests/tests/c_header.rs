@@ -21,7 +21,7 @@ fn the_header_is_what_cbindgen_makes_of_the_code() {
     let ffi = root().join("ffi");
     let config = cbindgen::Config::from_file(ffi.join("cbindgen.toml")).unwrap();
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["result", "text", "request", "introspector", "step", "decision", "summary", "stats", "log"] {
+    for file in ["result", "text", "request", "introspector", "step", "brief", "decision", "summary", "stats", "log"] {
         builder = builder.with_src(ffi.join(format!("src/{file}.rs")));
     }
     let mut made = Vec::new();

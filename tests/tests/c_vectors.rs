@@ -437,16 +437,19 @@ impl Host for C {
 
     fn begin(&mut self, begin: &Begin, time: Time) -> Result<Seen, String> {
         let policy = self.policy(begin)?;
-        let mut step = null_mut();
-        // SAFETY: all of it lives; a policy may go before its steps.
-        unsafe {
+        // SAFETY: all of it lives, and zeros are valid for a brief; a policy may go before its steps.
+        let brief = unsafe {
+            let mut brief: tokenward_brief = zeroed();
             let result = request(begin, true, |request| {
-                tokenward_begin(self.introspector, policy, request, &now(time), &mut step)
+                let size = size_of::<tokenward_brief>();
+                tokenward_begin_brief(self.introspector, policy, request, &now(time), &mut brief, size)
             });
             assert_eq!(result, OK);
             tokenward_policy_free(policy);
-        }
-        Ok(self.parked(&begin.name, step))
+            brief_agrees(&brief);
+            brief
+        };
+        Ok(self.parked(&begin.name, brief.step))
     }
 
     fn reply(&mut self, name: &str, status: u16, pairs: &[(Bytes, Bytes)], body: &[u8], time: Time) -> Seen {
@@ -565,6 +568,26 @@ impl Host for C {
             tokenward_snapshot_free(snapshot);
             counters
         }
+    }
+}
+
+/// What is said of a request that began is what is said one by one.
+///
+/// # Safety
+/// Its step is alive.
+unsafe fn brief_agrees(brief: &tokenward_brief) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let decision = tokenward_step_decision(brief.step);
+        assert_eq!(brief.decision, decision);
+        assert_eq!(brief.allow == 1, tokenward_decision_is_allow(decision));
+        assert_eq!(brief.identity, tokenward_decision_identity(decision) as u32);
+        assert_eq!(brief.shared, tokenward_decision_shared(decision));
+        let (mut shared, mut names, mut count) = (0, null(), 0);
+        let alone = tokenward_decision_headers_alone(decision, &mut shared, &mut names, &mut count) == OK;
+        assert_eq!(brief.headers_alone == 1, alone);
+        let has_names = tokenward_decision_remove(decision, &mut names, &mut count) == OK;
+        assert_eq!((brief.remove, brief.remove_len), if has_names { (names, count) } else { (null(), 0) });
     }
 }
 

@@ -136,12 +136,14 @@ impl Introspector {
     }
 
     /// Begins to decide about a request, by the document's own policy.
+    #[inline]
     pub fn begin(&self, request: &Request<'_>, now: Now) -> Step {
         let state = self.inner.state.load();
         self.begin_in(&state, &state.config.policy, request, now)
     }
 
     /// Begins to decide about a request, by a further policy.
+    #[inline]
     pub fn begin_with(&self, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
         let state = self.inner.state.load();
         self.begin_in(&state, policy, request, now)
@@ -323,6 +325,7 @@ impl Introspector {
         self.inner.warn(&warnings);
     }
 
+    #[inline(always)]
     fn begin_in(&self, state: &Arc<State>, policy: &Policy, request: &Request<'_>, now: Now) -> Step {
         self.known(state, policy, request, now).unwrap_or_else(|context| {
             if context.body_not_searched {
@@ -486,6 +489,7 @@ impl Inner {
     }
 
     /// The one way from an answer to a decision, fresh, remembered or waited for: no check can be skipped.
+    #[inline(always)]
     fn conclude(&self, asked: &Asked<'_>, answer: Hit, hidden: Hidden) -> Step {
         let rules = &*asked.policy.0;
         let leeway = asked.state.config.settings.leeway;
@@ -494,11 +498,12 @@ impl Inner {
             Hit::Active(claims) => Some((&claims.bounds, &**claims)),
             Hit::Known(grant, bounds) => grant.claims.as_deref().map(|claims| (bounds, claims)),
         };
-        let wall = asked.now.wall;
-        let verified = match token.map(|(bounds, claims)| claims.verify(bounds, &rules.requirements, wall, leeway)) {
-            Some(Ok(verified)) => verified,
-            Some(Err(reason)) => return self.refuse(asked, reason.into(), hidden),
-            None => return self.refuse(asked, Reason::TokenInactive.into(), hidden),
+        let Some((bounds, claims)) = token else {
+            return self.refuse(asked, Reason::TokenInactive.into(), hidden);
+        };
+        let verified = match claims.verify(bounds, &rules.requirements, asked.now.wall, leeway) {
+            Ok(verified) => verified,
+            Err(reason) => return self.refuse(asked, reason.into(), hidden),
         };
         let computed = if let Hit::Active(claims) = &answer { Some(self.grant(asked, claims, verified)) } else { None };
         let grant = match (computed, answer) {
@@ -565,6 +570,7 @@ impl Inner {
         )
     }
 
+    #[inline(always)]
     fn done(&self, asked: &Asked<'_>, decision: Decision) -> Step {
         self.stats.decided(&decision, asked.hit);
         if let Decision::Deny(deny) = &decision

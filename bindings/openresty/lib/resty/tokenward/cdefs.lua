@@ -142,6 +142,18 @@ typedef struct tokenward_reply {
   struct tokenward_str body;
 } tokenward_reply;
 typedef void (*tokenward_ready_fn)(void *userdata, bool ready);
+typedef struct tokenward_brief {
+  size_t struct_size;
+  struct tokenward_step *step;
+  const struct tokenward_decision *decision;
+  uint32_t allow;
+  uint32_t headers_alone;
+  uint32_t identity;
+  uint32_t reserved;
+  uint64_t shared;
+  const struct tokenward_str *remove;
+  size_t remove_len;
+} tokenward_brief;
 typedef struct tokenward_summary {
   size_t struct_size;
   uint32_t allow;
@@ -172,6 +184,7 @@ size_t tokenward_error_count(const struct tokenward_error *error);
 int32_t tokenward_error_at(const struct tokenward_error *error, size_t index, struct tokenward_problem *problem);
 void tokenward_error_free(struct tokenward_error *error);
 bool tokenward_is_managed(const char *name, size_t name_len);
+bool tokenward_is_lean(const struct tokenward_introspector *introspector, const struct tokenward_policy *policy, const char *method, size_t method_len);
 int32_t tokenward_fingerprint(const struct tokenward_introspector *introspector, const struct tokenward_policy *policy, const struct tokenward_request *request, char *digits);
 int32_t tokenward_document_new(const struct tokenward_source *source, struct tokenward_document **document, struct tokenward_error **error);
 size_t tokenward_document_warning_count(const struct tokenward_document *document);
@@ -219,6 +232,7 @@ int32_t tokenward_outbound_body(const struct tokenward_outbound *outbound, struc
 uint64_t tokenward_outbound_time_left_us(const struct tokenward_outbound *outbound);
 uint64_t tokenward_outbound_deadline_us(const struct tokenward_outbound *outbound);
 uint64_t tokenward_wait_deadline_us(const struct tokenward_wait *wait);
+int32_t tokenward_begin_brief(const struct tokenward_introspector *introspector, const struct tokenward_policy *policy, const struct tokenward_request *request, const struct tokenward_time *now, struct tokenward_brief *brief, size_t size);
 bool tokenward_decision_is_allow(const struct tokenward_decision *decision);
 int32_t tokenward_decision_source(const struct tokenward_decision *decision);
 int32_t tokenward_decision_identity(const struct tokenward_decision *decision);

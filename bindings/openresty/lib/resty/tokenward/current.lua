@@ -404,7 +404,9 @@ return function(lib, passed, direct)
     local SOURCES, IDENTITIES = decisions.SOURCES, decisions.IDENTITIES
     local ngx_ctx, ngx_now, monotonic = ngx, ngx.now, clock.monotonic
     local time = ffi_new("tokenward_time")
-    local shared_out, text_out, rows_out = ffi_new("uint64_t[1]"), ffi_new("unsigned char *[1]"), ffi_new("char *[1]")
+    local text_out, rows_out = ffi_new("unsigned char *[1]"), ffi_new("char *[1]")
+    local brief = ffi_new("tokenward_brief")
+    local BRIEF_SIZE = ffi_sizeof("tokenward_brief")
     local URI, uri_lowcase = "request_uri", ffi_new("char[?]", #"request_uri")
     local uri_out, uri_len_out = ffi_new("char *[1]"), ffi_new("size_t[1]")
     -- Lengths of Content-Length and Transfer-Encoding, a bit each.
@@ -484,15 +486,16 @@ return function(lib, passed, direct)
         if step_out[0] ~= nil then
             clear_out()
         end
-        if lib.tokenward_begin(gate.handle, policy, request, time, step_out) ~= OK then
+        if lib.tokenward_begin_brief(gate.handle, policy, request, time, brief, BRIEF_SIZE) ~= OK then
             return nil
         end
+        step_out[0] = brief.step
         -- Pointers are read again from where they lie, the request's too: LuaJIT would make an object of each that is kept over a loop.
-        if lib.tokenward_decision_headers_alone(lib.tokenward_step_decision(step_out[0]), shared_out, names_out, count_out) ~= OK then
+        if brief.headers_alone == 0 then
             return nil, take()
         end
 
-        local removed, number = tonumber(count_out[0]), tonumber(shared_out[0])
+        local removed, number = tonumber(brief.remove_len), tonumber(brief.shared)
         local made = offset and kept(number)
         local list = offset and ffi_cast(list_t, ffi_cast(bytes_t, r) + offset)
         -- A list of several parts, or one that is shared with another request, is the Lua module's to see to.
@@ -502,7 +505,7 @@ return function(lib, passed, direct)
             -- The one line that may be it is the one which nginx points to, and is what is to be removed.
             local header = ffi_cast(header_t, ffi_cast(words_t, ffi_cast(bytes_t, r) + pointer)[0])
             local at = ffi_cast(word, header) - ffi_cast(word, list.part.elts)
-            is_ready = found == 1 and may_be_authorization(names_out[0][0].data, tonumber(names_out[0][0].len)) == 1
+            is_ready = found == 1 and may_be_authorization(brief.remove[0].data, tonumber(brief.remove[0].len)) == 1
                 and at < count * size and header.key_len == 13
         end
         if is_ready then
@@ -533,7 +536,7 @@ return function(lib, passed, direct)
             end
             local done = 0
             for at = 0, removed - 1 do
-                local name = names_out[0][at]
+                local name = brief.remove[at]
                 done = done + C.ngx_http_lua_ffi_req_set_header(
                     r, ffi_cast(cuchar, name.data), name.len, nil, 0, nil, 0, 1, errmsg)
             end
