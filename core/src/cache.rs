@@ -153,6 +153,7 @@ impl Pools {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn find(&mut self, key: &Key, lookup: &Lookup<'_>) -> Option<Hit> {
         let Lookup { now, settings, made } = *lookup;
         if let Some((first, entry)) = self.positive.get(key) {

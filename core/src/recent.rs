@@ -60,6 +60,7 @@ impl<H, V> Recent<H, V> {
     }
 
     /// Uses an entry: it is the newest now.
+    #[inline(always)]
     pub(crate) fn get(&mut self, key: &Key) -> Option<(&mut H, &mut V)> {
         let place = self.place(key)?;
         self.promote(place);
@@ -104,6 +105,7 @@ impl<H, V> Recent<H, V> {
         self.remove(self.oldest)
     }
 
+    #[inline(always)]
     fn place(&self, key: &Key) -> Option<Place> {
         self.places
             .find(key.hash64(), |&place| entry(&self.chunks, place).is_some_and(|entry| entry.key == *key))
