@@ -127,6 +127,11 @@ def measure(targets, token, rounds=9, seconds=2, connections=8, progress=None):
             progress(f"round {number + 1} of {rounds}")
         for target in targets:
             target.run(token, seconds, connections)
+    return summary(targets, seconds, connections)
+
+
+def summary(targets, seconds, connections=8):
+    """The results, by name of target, of the rounds that were run."""
     first, results = targets[0], {}
     for target in targets:
         result = {"rounds": target.rounds}

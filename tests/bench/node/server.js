@@ -1,7 +1,7 @@
-// A trivial Fastify application: bare, with Tokenward, or with openid-client's introspection behind a Map that does the same checks
-// and sets the same headers.
+// A trivial Fastify application: bare, with a plugin that does nothing, with Tokenward, or with openid-client's introspection behind a
+// Map that does the same checks and sets the same headers.
 //
-//   server.js bare|tokenward|openid-client ENDPOINT
+//   server.js bare|nothing|tokenward|openid-client ENDPOINT
 
 import Fastify from 'fastify';
 
@@ -9,7 +9,13 @@ const [kind, endpoint] = process.argv.slice(2);
 const app = Fastify();
 const CONSUMER = { id: '7d3f0a52-5d3c-4a36-9a3b-6f1d5b5f0c11', username: 'alice', custom_id: 'customer-1' };
 
-if (kind === 'tokenward') {
+if (kind === 'nothing') {
+  app.decorateRequest('identity', null);
+  app.addHook('onRequest', (request, reply, next) => {
+    request.identity = CONSUMER;
+    next();
+  });
+} else if (kind === 'tokenward') {
   const { Introspector } = await import('tokenward');
   const { tokenward } = await import('tokenward/fastify');
   const config = { introspection_url: endpoint, authorization_value: 'Basic Z2F0ZXdheTpzZWNyZXQ=', ttl: 300 };
