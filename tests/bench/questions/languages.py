@@ -13,7 +13,10 @@ def ask(options, _servers, say):
     environment = {"TOKENWARD_NODE_PROJECT": str(hosts.TARGET / "node-tests"), **os.environ}
     for name in ["python", "node"]:
         to = folder / f"{name}.json"
-        command = [hosts.HERE / name / "run", "--rounds", options.rounds, "--seconds", options.seconds, "--json", to]
+        rounds = ["--rounds", options.rounds]
+        if name == "node":  # by each of several generations of processes
+            rounds = ["--rounds", max(1, options.rounds // 3), "--generations", 2 if options.quick else 5]
+        command = [hosts.HERE / name / "run", *rounds, "--seconds", options.seconds, "--json", to]
         # Whose end is that of the hosts it has started.
         with hosts.Process(command, set(hosts.PROCESSORS), stdout=subprocess.DEVNULL, env=environment) as running:
             if running.process.wait() != 0:
