@@ -71,6 +71,16 @@ def free_port():
         return one.getsockname()[1]
 
 
+def most_files(wanted):
+    """How many files a process may have open: as many as are wanted, where we may raise the limit so far."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            most = wanted
+    return min(most, wanted)
+
+
 def on_processors(processors):
     """For `preexec_fn`; and as many files as the machine allows."""
     def set_up():
@@ -163,6 +173,7 @@ class Host(Process):
 
     def settings(self, main, timeout=10, capacity=2_000_000, cache="shm", long_tokens=False, tls=0, log="error"):
         root = os.geteuid() == 0
+        files = most_files(300_000)
         oauth2, openidc = (
             ("shm max_entries=1000&max_val_size=4096", "shm\nOIDCCacheShmMax 1000") if cache == "shm" else
             (f"file dir={self.memory}&clean_interval=86400&encrypt=false", f"file\nOIDCCacheDir {self.memory}\nOIDCCacheFileCleanInterval 86400")
@@ -176,7 +187,9 @@ class Host(Process):
             "TOKENWARD_MODULE": TARGET / "nginx/ngx_http_tokenward_module.so",
             "TOKENWARD_LIBRARY": TARGET / "shipped/libtokenward.so",
             "TIMEOUT": timeout, "TIMEOUT_MS": timeout * 1000, "CAPACITY": capacity,
-            "ZONE_MB": max(1, capacity // 6000), "OPEN_FILES": min(capacity, 250_000),
+            "ZONE_MB": max(1, capacity // 6000),
+            # The others are left for connections.
+            "FILES": files, "OPEN_FILES": min(capacity, 250_000, max(files // 2, files - 8192)),
             "OAUTH2_CACHE": oauth2, "OPENIDC_CACHE": openidc, "OPENIDC_ENCRYPT": "On" if long_tokens else "Off",
         }
 
