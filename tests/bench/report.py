@@ -136,7 +136,8 @@ def of_languages(asked):
         ours = targets["tokenward"]["cpu_ns_per_request_ratio"]
         yield [f"CPU time of a hit by the application bare: {what}", f"at most {most:.2f}", ratio(ours), mark(ours["median"] <= most)]
         for peer in targets:
-            if peer not in ("bare", "tokenward"):
+            # A plugin that does nothing is what any costs, not a peer.
+            if peer not in ("bare", "nothing", "tokenward"):
                 other = targets[peer]["cpu_ns_per_request_ratio"]["median"]
                 yield [f"CPU time of a hit by the application bare: {what} ahead of {peer}", f"less than {other:.2f}", f"{ours['median']:.2f}",
                        mark(ours["median"] < other)]
