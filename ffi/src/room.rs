@@ -77,6 +77,9 @@ fn empty() -> Box<Room> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+    use std::thread;
+
     use super::*;
 
     fn rooms() -> u32 {
@@ -108,5 +111,50 @@ mod tests {
         // SAFETY: as above.
         unsafe { take_back(again) };
         assert_eq!(rooms(), KEPT);
+    }
+
+    #[test]
+    fn a_step_is_freed_on_another_thread_and_while_a_thread_ends() {
+        /// What a host keeps for a thread: a step.
+        struct Last(Cell<*mut tokenward_step>);
+
+        impl Drop for Last {
+            fn drop(&mut self) {
+                ENDED.fetch_add(1, Ordering::Relaxed);
+                if FREE.try_with(|_| ()).is_err() {
+                    WITHOUT_ROOMS.fetch_add(1, Ordering::Relaxed);
+                }
+                let another = tokenward_step::for_test();
+                for step in [self.0.get(), another] {
+                    // SAFETY: it was given, and nobody looks at it.
+                    unsafe { take_back(step) };
+                }
+            }
+        }
+
+        static ENDED: AtomicU32 = AtomicU32::new(0);
+        static WITHOUT_ROOMS: AtomicU32 = AtomicU32::new(0);
+        thread_local! {
+            static LAST: Last = const { Last(Cell::new(ptr::null_mut())) };
+        }
+
+        // What a thread touches first is dropped last, though nobody promises that: either way comes first once.
+        for is_first in [true, false] {
+            let [own, other] = [(); 2].map(|()| AtomicPtr::new(tokenward_step::for_test()));
+            let thread = thread::spawn(move || {
+                if is_first {
+                    LAST.with(|last| last.0.set(own.load(Ordering::Relaxed)));
+                }
+                // SAFETY: as above; it is this thread's now.
+                unsafe { take_back(other.into_inner()) };
+                let kept = rooms();
+                LAST.with(|last| last.0.set(own.load(Ordering::Relaxed)));
+                kept
+            });
+            let expected = if cfg!(feature = "testing") { 0 } else { 1 };
+            assert_eq!(thread.join().ok(), Some(expected), "its memory is the other thread's");
+        }
+        assert_eq!(ENDED.load(Ordering::Relaxed), 2);
+        assert_eq!(WITHOUT_ROOMS.load(Ordering::Relaxed), 1, "one of them came when there was nowhere to keep it");
     }
 }
