@@ -15,7 +15,7 @@ const KEPT: u32 = 32;
 struct Room {
     step: MaybeUninit<tokenward_step>,
     next: Option<Box<Room>>,
-    /// How many there are from here on.
+    /// How many there are from here on; 0 while a step lives here.
     count: u32,
 }
 
@@ -37,6 +37,12 @@ pub(crate) fn give(step: tokenward_step) -> *mut tokenward_step {
 /// `step` is from [`give`], was not taken back before, and nobody looks at it any more.
 #[inline]
 pub(crate) unsafe fn take_back(step: *mut tokenward_step) {
+    // A host that frees a step twice, which it must not, would have two requests get it, and one of them the other's decision. As long
+    // as its memory is kept it shows.
+    // SAFETY: the caller's promise: it is the first field of a room. Where the promise is broken so, the room is there all the same.
+    if unsafe { (*step.cast::<Room>()).count } != 0 {
+        return;
+    }
     // SAFETY: the caller's promise. It is not looked at again, also if this panics: its memory is lost then.
     unsafe { ptr::drop_in_place(step) };
     // SAFETY: the caller's promise: it is the first field of a room that was in a box.
@@ -65,6 +71,7 @@ fn kept() -> Option<Box<Room>> {
     FREE.try_with(|free| {
         let mut room = free.take()?;
         free.set(room.next.take());
+        room.count = 0;
         Some(room)
     })
     .ok()?
@@ -111,6 +118,26 @@ mod tests {
         // SAFETY: as above.
         unsafe { take_back(again) };
         assert_eq!(rooms(), KEPT);
+    }
+
+    #[test]
+    fn a_step_that_a_host_frees_twice_is_given_to_one_request() {
+        // There is nothing to see where its memory is not kept.
+        if cfg!(feature = "testing") {
+            return;
+        }
+        let step = tokenward_step::for_test();
+        for _ in 0..2 {
+            // SAFETY: the second time is what must not be: the room is kept, so that it is there.
+            unsafe { take_back(step) };
+        }
+        let (again, another) = (tokenward_step::for_test(), tokenward_step::for_test());
+        assert_eq!(again, step);
+        assert_ne!(another, step);
+        for step in [again, another] {
+            // SAFETY: it was given, and nobody looks at it.
+            unsafe { take_back(step) };
+        }
     }
 
     #[test]
