@@ -426,6 +426,10 @@ impl World {
         unsafe {
             let _ = tokenward_is_managed(text.as_ptr().cast(), text.len());
             assert!(tokenward_is_managed(null(), 1), "what cannot be read counts as managed");
+            let (introspector, policy) = (self.host.introspector.get(), self.host.policy.get());
+            let is_lean = tokenward_is_lean(introspector, policy, text.as_ptr().cast(), text.len());
+            assert!(!is_lean || !introspector.is_null());
+            assert!(!tokenward_is_lean(introspector, policy, null(), 1), "all counts where the method cannot be read");
             let mut snapshot = null_mut();
             let numbers: Vec<u64> = text.iter().map(|byte| (*byte).into()).collect();
             if tokenward_snapshot_of_numbers(numbers.as_ptr(), numbers.len(), &mut snapshot) == OK {
