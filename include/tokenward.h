@@ -19,8 +19,8 @@
  *
  * Rules, for every function:
  *
- * - Fail closed. A request goes on if tokenward_decision_is_allow says so, and in no other case: every other outcome, an error or a
- *   NULL included, denies.
+ * - Fail closed. A request goes on if tokenward_decision_is_allow says so, or allow of a tokenward_brief or tokenward_summary, which is
+ *   the same, and in no other case: every other outcome, an error or a NULL included, denies.
  * - Who frees. What a function named _new, tokenward_begin, tokenward_begin_brief, tokenward_authenticate, tokenward_internal or
  *   tokenward_next_log gives is the caller's, who frees it once, with the _free of its type, in any order: a step outlives its
  *   introspector, an introspector its document. _free takes NULL. Every other pointer that a function gives is a view, which the caller

@@ -7,7 +7,7 @@ use tokenward_core::{Failure, Now, Reply, Request, is_managed};
 use crate::guard::{Out, Outcome, borrow, guard, guard_or, optional};
 use crate::introspector::{tokenward_introspector, tokenward_policy};
 use crate::result::tokenward_result;
-use crate::sized::Grows;
+use crate::sized::{Grows, sized};
 use crate::text::{Call, Few, Many, tokenward_header, tokenward_str};
 
 /// A moment on two clocks, in microseconds. Frozen.
@@ -163,13 +163,7 @@ pub unsafe extern "C" fn tokenward_fingerprint(
     guard(|| {
         // SAFETY: the header's rules for handles, structs, strings and outputs.
         let (introspector, policy, request, digits, call) = unsafe {
-            (
-                borrow(introspector)?,
-                optional(policy),
-                borrow(request)?,
-                Out::new(digits.cast::<[u8; 8]>())?,
-                Call::new(),
-            )
+            (borrow(introspector)?, optional(policy), sized(request)?, Out::new(digits.cast::<[u8; 8]>())?, Call::new())
         };
         let policy = policy.map(|policy| &policy.core);
         let found = request.read(call, |request| introspector.core.fingerprint(policy, request))?;

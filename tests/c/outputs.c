@@ -29,7 +29,7 @@ void
 topic_outputs(void)
 {
     bool                       needed;
-    char                       credentials[64];
+    char                       credentials[64], digits[8];
     size_t                     count;
     int64_t                    moment;
     uint64_t                   n;
@@ -86,6 +86,7 @@ topic_outputs(void)
     FAILS(tokenward_begin_brief(introspector, NULL, &request, &NOW, &brief, sizeof(brief)), TOKENWARD_INVALID_ARGUMENT, brief);
     FAILS(tokenward_needs_body(introspector, NULL, &request, &needed), TOKENWARD_INVALID_ARGUMENT, needed);
     FAILS(tokenward_authenticate(introspector, NULL, &request, &step), TOKENWARD_INVALID_ARGUMENT, step);
+    FAILS(tokenward_fingerprint(introspector, NULL, &request, digits), TOKENWARD_INVALID_ARGUMENT, digits);
 
     CHECK(tokenward_snapshot_new(introspector, &snapshot) == TOKENWARD_OK);
     FAILS(tokenward_snapshot_counter(snapshot, 99, &n), TOKENWARD_INVALID_ARGUMENT, n);

@@ -101,7 +101,7 @@ test('what is set again and again is set whatever lines a client sends, in whate
       assert.equal(answer.status, 200, `${headers}`);
       assert.equal(answer.headers['x-seen'], '<7>', `${headers}`);
       const lines = upstream.requests.pop().headers.map(([name, value]) => [name.toLowerCase(), value]);
-      assert.deepEqual(kept(lines).sort(), kept(headers).sort(), `${headers}`);
+      assert.deepEqual(kept(lines), kept(headers), `${headers}`);
       assert.deepEqual(lines.filter(([name]) => /^x-consumer/.test(name)), [['x-consumer-id', '7'], ['x-consumer-username', 'alice']], `${headers}`);
       assert.ok(!lines.some(([name]) => name === 'authorization' || name === 'x-credential-sub'), `${headers}`);
     }
@@ -109,6 +109,62 @@ test('what is set again and again is set whatever lines a client sends, in whate
   const twice = await raw(host, 'GET / HTTP/1.1', `Host: a\r\n${token.join(': ')}\r\n${token.join(': ')}\r\n`);
   assert.match(twice, /^HTTP\/1\.1 400 /);
   assert.equal(upstream.requests.length, 0);
+  assert.equal(as.calls.length, 1);
+});
+
+/** Lines that reached the upstream in lower case, of those that a test looks at, in their order. */
+const reached = ({ headers }) =>
+  headers.map(([name, value]) => [name.toLowerCase(), value]).filter(([name]) => /^(a|b|authorization|x-consumer-.*|x-pushed-.*)$/.test(name));
+const ALICE = [['x-consumer-id', '7'], ['x-consumer-username', 'alice']];
+
+test('what was set again stands after a redirect under the same policy and beside a subrequest, and another policy decides anew', async (t) => {
+  const host = await nginx(
+    t,
+    `location /same { try_files $uri @same; }
+     location @same { proxy_pass $UPSTREAM; }
+     location /open { try_files $uri @open; }
+     location @open { tokenward_policy '{"hide_credentials": false}'; proxy_pass $UPSTREAM; }
+     location /strict { try_files $uri @strict; }
+     location @strict { tokenward_policy '{"require": {"scopes": ["write"]}}'; proxy_pass $UPSTREAM; }
+     location /checked { tokenward_phase preaccess; auth_request /check; proxy_pass $UPSTREAM; }
+     location = /check { internal; proxy_pass $UPSTREAM; }`,
+  );
+  const token = bearer('good-redirected');
+  for (let round = 0; round < 4; round++) {
+    for (const [path, requests, sent] of [
+      ['/same/x', 1, []],
+      ['/open/x', 1, [['authorization', token[1]]]],
+      ['/checked', 2, []],
+    ]) {
+      assert.equal((await get(host, path, [['A', '1'], token, ['B', '2']])).status, 200, path);
+      assert.equal(upstream.requests.length, requests, path);
+      for (const one of upstream.requests.splice(0)) {
+        assert.deepEqual(reached(one), [['a', '1'], ...sent, ['b', '2'], ...ALICE], `${path} ${one.url}`);
+      }
+    }
+    assert.equal((await get(host, '/strict/x', [['A', '1'], token])).status, 403);
+    assert.equal(upstream.requests.length, 0);
+  }
+  assert.equal(as.calls.length, 1);
+});
+
+test('lines that another module adds stand behind those that are set, however many they are, and are of their request alone', async (t) => {
+  const host = await nginx(t, 'location / { proxy_pass $UPSTREAM; }', { main: `load_module ${another('pushes_lines')};` });
+  const token = bearer('good-pushed');
+  for (let round = 0; round < 3; round++) {
+    for (const [headers, kept] of [
+      [[token], []],
+      [[token, ['A', '1']], [['a', '1']]],
+      [[['A', '1'], token, ['B', '2']], [['a', '1'], ['b', '2']]],
+      [[['A', '1'], ['X-Consumer-ID', 'root'], token], [['a', '1']]],
+    ]) {
+      for (const count of [0, 1, 11, 12, 13, 14, 15, 16, 40]) {
+        assert.equal((await get(host, `/?push=${count}`, headers)).status, 200);
+        const pushed = Array.from({ length: count }, (_, at) => [`x-pushed-${at}`, `${count}`]);
+        assert.deepEqual(reached(upstream.requests.pop()), [...kept, ...ALICE, ...pushed], `${headers} ${count}`);
+      }
+    }
+  }
   assert.equal(as.calls.length, 1);
 });
 
@@ -293,12 +349,12 @@ test('a preflight request that nginx makes a GET of is none for another policy e
   assert.equal((await preflight('/named')).json().method, 'OPTIONS');
 });
 
-/** The module of support/ends_preaccess.c, for the nginx that MODULE was built for. */
-function endsPreaccess() {
+/** Another module, of support/NAME.c, for the nginx that MODULE was built for. */
+function another(name) {
   const source = process.env.TOKENWARD_NGINX_SRC ?? '/usr/share/nginx/src';
   const folders = ['core', 'event', 'event/modules', 'event/quic', 'os/unix', 'http', 'http/modules', 'http/v2', 'http/v3'].map((name) => join(source, 'src', name));
-  const made = join(dirname(MODULE), 'ends_preaccess.so');
-  execFileSync('cc', ['-shared', '-fPIC', '-O1', ...[join(dirname(MODULE), 'build'), ...folders].map((name) => `-I${name}`), '-o', made, join(import.meta.dirname, 'support/ends_preaccess.c')]);
+  const made = join(dirname(MODULE), `${name}.so`);
+  execFileSync('cc', ['-shared', '-fPIC', '-O1', ...[join(dirname(MODULE), 'build'), ...folders].map((name) => `-I${name}`), '-o', made, join(import.meta.dirname, `support/${name}.c`)]);
   return made;
 }
 
@@ -310,7 +366,7 @@ test('another module that ends the phase PREACCESS opens nothing', async (t) => 
      location = /check { internal; proxy_pass $UPSTREAM; }
      location = /asking { tokenward_endpoint /open; proxy_pass $UPSTREAM; }
      location ~ ^/open { proxy_pass http://127.0.0.1:${as.port}; }`,
-    { main: `load_module ${endsPreaccess()};`, alerts: true },
+    { main: `load_module ${another('ends_preaccess')};`, alerts: true },
   );
   assert.equal((await get(host, '/')).status, 401);
   assert.equal((await get(host, '/guarded', [bearer('good')])).status, 403);

@@ -62,6 +62,25 @@ fn header(line: tokenward_header) {
     touch(line.value);
 }
 
+/// What is said of a request that began, also where none did: all of it is zero then.
+///
+/// # Safety
+/// Its step is alive, or there is none.
+pub unsafe fn brief(brief: &tokenward_brief) {
+    // SAFETY: the caller's promise; names are views of the step.
+    unsafe {
+        assert_eq!(brief.struct_size == 0, brief.step.is_null());
+        let decision = tokenward_step_decision(brief.step);
+        assert_eq!(brief.decision, decision);
+        assert_eq!(brief.allow == 1, tokenward_decision_is_allow(decision));
+        assert!(brief.headers_alone <= brief.allow);
+        assert_eq!(brief.shared, tokenward_decision_shared(decision));
+        for at in 0..brief.remove_len {
+            touch(*brief.remove.add(at));
+        }
+    }
+}
+
 /// What a step stands at; `which`: a number that chooses among what is not looked at every time. Of the three, exactly one is there, but while it is `busy`.
 pub fn step(step: *const tokenward_step, busy: bool, which: u8) {
     // SAFETY: a live step, on its thread; outputs are written during calls.

@@ -211,11 +211,20 @@ impl Host {
             let needs = tokenward_needs_body(introspector, policy, &request, &mut needed);
             let shown = tokenward_fingerprint(introspector, policy, &request, digits.as_mut_ptr());
             let mut step = null_mut();
-            let result = tokenward_begin(introspector, policy, &request, &self.now(), &mut step);
+            let result = if chosen / 12 % 2 == 0 {
+                tokenward_begin(introspector, policy, &request, &self.now(), &mut step)
+            } else {
+                let mut brief: tokenward_brief = zeroed();
+                let size = size_of::<tokenward_brief>();
+                let result = tokenward_begin_brief(introspector, policy, &request, &self.now(), &mut brief, size);
+                views::brief(&brief);
+                step = brief.step;
+                result
+            };
             assert_eq!(step.is_null(), result != OK);
             assert_eq!(result == OK, needs == OK);
             assert_eq!(result == OK, !introspector.is_null() && !refused, "{result:?}");
-            assert!(shown != OK || digits.iter().all(|digit| *digit != 0));
+            assert!(shown != OK || (result == OK && digits.iter().all(|digit| *digit != 0)));
             if result == OK {
                 // A log function may have begun nothing: the slot is still free.
                 self.steps[slot].set(step);
@@ -417,6 +426,10 @@ impl World {
         unsafe {
             let _ = tokenward_is_managed(text.as_ptr().cast(), text.len());
             assert!(tokenward_is_managed(null(), 1), "what cannot be read counts as managed");
+            let (introspector, policy) = (self.host.introspector.get(), self.host.policy.get());
+            let is_lean = tokenward_is_lean(introspector, policy, text.as_ptr().cast(), text.len());
+            assert!(!is_lean || !introspector.is_null());
+            assert!(!tokenward_is_lean(introspector, policy, null(), 1), "all counts where the method cannot be read");
             let mut snapshot = null_mut();
             let numbers: Vec<u64> = text.iter().map(|byte| (*byte).into()).collect();
             if tokenward_snapshot_of_numbers(numbers.as_ptr(), numbers.len(), &mut snapshot) == OK {
