@@ -113,6 +113,11 @@ impl Host {
                     truth.confirm_generation(number);
                     awaited = None;
                     measured.reloads += 1;
+                } else if Instant::now() >= reload + 2 * RELOAD {
+                    // It is said at the end; what comes after is to be seen all the same.
+                    measured.late += 1;
+                    signal(self.child.id(), libc::SIGHUP);
+                    reload = Instant::now() + RELOAD;
                 }
             } else if Instant::now() >= reload {
                 let number = truth.write_generation();
@@ -184,6 +189,18 @@ impl Host {
         let said = self.said.lock().clone();
         if secrets().any(|secret| said.contains(secret)) {
             problems.push("a token or secret is in the log".into());
+        }
+        if measured.reloads == 0 || measured.late > 0 {
+            let end: String = said
+                .lines()
+                .rev()
+                .take(20)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .map(|line| format!("\n{line}"))
+                .collect();
+            eprintln!("{}: a reload had no effect in time; the log ends so:{end}", self.name);
         }
         if CRASHES.iter().any(|word| said.contains(word)) {
             problems.push(format!("the log has\n{said}"));
@@ -300,6 +317,8 @@ struct Sample {
 pub(crate) struct Measured {
     samples: Vec<Sample>,
     reloads: usize,
+    /// Those that had no effect in time, and were asked for again.
+    late: usize,
     probes: usize,
 }
 
@@ -334,7 +353,7 @@ impl Measured {
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} reloads", self.reloads)?;
+        write!(f, "{} reloads, {} of them asked for again", self.reloads, self.late)?;
         for (name, most) in ["first", "middle", "last"].iter().zip(self.thirds()) {
             write!(f, ", {name} third {:.1} MiB and {} files at most", most.bytes as f64 / 1_048_576.0, most.files)?;
         }
